@@ -1,0 +1,6 @@
+from django.apps import AppConfig
+
+
+class AdminMetricsConfig(AppConfig):
+    name = "adminmetrics"
+    verbose_name = "Metrics"

@@ -1,0 +1,6 @@
+from django.apps import AppConfig
+
+
+class ParentalControlsConfig(AppConfig):
+    name = "parentalcontrols"
+    verbose_name = "Parental controls"

@@ -1,0 +1,77 @@
+"""Middleware that keeps the API's requests light and its answers in one shape."""
+
+from collections.abc import Callable
+from typing import Any
+
+from django.contrib.auth.middleware import AuthenticationMiddleware
+from django.contrib.messages.middleware import MessageMiddleware
+from django.contrib.sessions.middleware import SessionMiddleware
+from django.http import HttpRequest, HttpResponse
+from django.http.response import HttpResponseBase
+from django.middleware.common import CommonMiddleware
+from django.middleware.csrf import CsrfViewMiddleware
+
+from parentalcontrols import problems
+
+ADMIN_PREFIX = "/admin/"
+
+
+def _is_page(request: HttpRequest) -> bool:
+    """Whether a person's browser shows the path, with cookies and all."""
+    return request.path.startswith(ADMIN_PREFIX) or request.path == ADMIN_PREFIX.rstrip("/")
+
+
+class _AdminOnly:
+    """Skips a middleware of Django's on every path that is not the admin's."""
+
+    get_response: Any
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        if _is_page(request):
+            answer: HttpResponseBase = super().__call__(request)  # type: ignore[misc]
+            return answer
+        passed: HttpResponseBase = self.get_response(request)
+        return passed
+
+
+class AdminSessionMiddleware(_AdminOnly, SessionMiddleware):
+    """Sessions for the admin alone."""
+
+
+class AdminCommonMiddleware(_AdminOnly, CommonMiddleware):
+    """Redirects to the path with a slash for the admin alone."""
+
+
+class AdminCsrfViewMiddleware(_AdminOnly, CsrfViewMiddleware):
+    """CSRF protection where cookies authenticate; the API knows bearer tokens only."""
+
+    def process_view(self, request, callback, callback_args, callback_kwargs):  # type: ignore[no-untyped-def]
+        if not _is_page(request):
+            return None
+        return super().process_view(request, callback, callback_args, callback_kwargs)
+
+
+class AdminAuthenticationMiddleware(_AdminOnly, AuthenticationMiddleware):
+    """The signed-in member of staff, for the admin alone."""
+
+    def process_view(self, request, view_func, view_args, view_kwargs):  # type: ignore[no-untyped-def]
+        return None
+
+
+class AdminMessageMiddleware(_AdminOnly, MessageMiddleware):
+    """Messages for the admin alone."""
+
+
+class ProblemMiddleware:
+    """Turns what no view caught into a problem: errors keep one shape on every path."""
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        return self.get_response(request)
+
+    def process_exception(self, request: HttpRequest, error: Exception) -> HttpResponse | None:
+        """Django's hook for exceptions of views that are not DRF's."""
+        problem = problems.as_problem(error)
+        return None if problem is None or _is_page(request) else problems.response(problem)

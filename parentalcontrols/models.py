@@ -1,0 +1,260 @@
+"""The household: accounts, profiles, titles and each child's viewing-time config."""
+
+import uuid
+from typing import Any, ClassVar
+
+from django.contrib.auth.base_user import AbstractBaseUser, BaseUserManager
+from django.contrib.auth.models import PermissionsMixin
+from django.db import models
+from django.db.models.functions import Lower, Mod, Now
+
+#: Limits in minutes are multiples of this, from the first to the last (domain.md section 1).
+LIMIT_STEP_MINUTES = 15
+LIMIT_LEAST_MINUTES = 15
+LIMIT_MOST_MINUTES = 480
+
+DEFAULT_WEEKDAY_LIMIT_MINUTES = 120
+DEFAULT_WEEKEND_LIMIT_MINUTES = 180
+DEFAULT_RESET_HOUR = 6
+DEFAULT_TIMEZONE = "UTC"
+
+
+class AccountManager(BaseUserManager["Account"]):
+    """Accounts are found by their e-mail, whatever its letters' case."""
+
+    def get_by_natural_key(self, username: str | None) -> "Account":
+        return self.get(email=(username or "").strip().lower())
+
+    def create_user(self, email: str, password: str | None = None, **extra: Any) -> "Account":
+        """A new account; raises `IntegrityError` where the e-mail is taken."""
+        account = self.model(email=email.strip().lower(), **extra)
+        account.set_password(password)
+        account.save(using=self._db)
+        return account
+
+    def create_superuser(self, email: str, password: str | None = None, **extra: Any) -> "Account":
+        """A new account with every right in the admin."""
+        return self.create_user(
+            email, password, **{"is_staff": True, "is_superuser": True, **extra}
+        )
+
+
+class Account(AbstractBaseUser, PermissionsMixin):
+    """A household's login. The e-mail, kept in lower case, is the user name."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    email = models.EmailField(max_length=254)
+    is_active = models.BooleanField(
+        default=True, db_default=True, help_text="Without it every token of the account is refused."
+    )
+    is_staff = models.BooleanField(
+        default=False, db_default=False, help_text="May enter this site and read the metrics."
+    )
+    token_version = models.PositiveIntegerField(
+        default=0,
+        db_default=0,
+        editable=False,
+        help_text="Tokens of an earlier version are refused; a new password raises it.",
+    )
+    created_at = models.DateTimeField(db_default=Now(), editable=False)
+
+    objects = AccountManager()
+
+    USERNAME_FIELD = "email"
+    EMAIL_FIELD = "email"
+    REQUIRED_FIELDS: ClassVar[list[str]] = []
+
+    class Meta:
+        db_table = "accounts"
+        ordering = ("-created_at", "id")
+        constraints = [
+            # Log-in and the admin's search by e-mail.
+            models.UniqueConstraint(
+                fields=["email"],
+                name="uq_accounts_email",
+                violation_error_message="An account with this e-mail exists already.",
+            ),
+            models.CheckConstraint(
+                condition=models.Q(email=Lower("email")), name="ck_accounts_email_lower"
+            ),
+        ]
+        indexes = [
+            # The admin's list, newest first, without sorting a million rows.
+            models.Index(
+                fields=["-created_at", "id"],
+                name="ix_accounts_created",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return self.email
+
+    def clean(self) -> None:
+        super().clean()
+        self.email = self.email.strip().lower()
+
+    def set_password(self, raw_password: str | None) -> None:
+        """A new password ends every token that was issued before it."""
+        super().set_password(raw_password)
+        if not self._state.adding:
+            self.token_version += 1
+
+
+class RefreshFamily(models.Model):
+    """The refresh tokens that descend from one log-in: only the youngest is good.
+
+    Rotation is one conditional UPDATE of `current_token_id`; a token that is presented a second
+    time ends the whole family (OAuth 2.0 Security Best Current Practice, RFC 9700 section 4.14).
+    """
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    account = models.ForeignKey(
+        "parentalcontrols.Account", on_delete=models.CASCADE, related_name="refresh_families"
+    )
+    current_token_id = models.UUIDField()
+    created_at = models.DateTimeField(db_default=Now())
+    expires_at = models.DateTimeField()
+    revoked_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        db_table = "refresh_families"
+        verbose_name_plural = "refresh families"
+
+    def __str__(self) -> str:
+        return str(self.id)
+
+
+class Profile(models.Model):
+    """A person in the household. `is_kids` never changes; only kids profiles have limits."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    account = models.ForeignKey(
+        "parentalcontrols.Account",
+        on_delete=models.CASCADE,
+        related_name="profiles",
+        db_index=False,
+    )
+    name = models.CharField(max_length=100)
+    is_kids = models.BooleanField(default=False, db_default=False)
+    parental_rating = models.CharField(max_length=20, null=True, blank=True)  # noqa: DJ001
+    avatar_url = models.URLField(max_length=500, null=True, blank=True)  # noqa: DJ001
+    created_at = models.DateTimeField(db_default=Now(), editable=False)
+    last_viewing_change_at = models.DateTimeField(
+        null=True,
+        blank=True,
+        editable=False,
+        help_text=(
+            "When a session last opened, ended or changed. Written under the profile's lock, so "
+            "that whoever waited for the lock can tell that what he read before is outdated."
+        ),
+    )
+
+    class Meta:
+        db_table = "profiles"
+        ordering = ("created_at", "id")
+        indexes = [
+            # The household's list of profiles, in the order of their making.
+            models.Index(fields=["account", "created_at", "id"], name="ix_profiles_account"),
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Title(models.Model):
+    """Something to watch. Lists load `id` and `title` alone, never the heavy fields."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    external_id = models.CharField(  # noqa: DJ001 - several titles may have none
+        max_length=100, null=True, blank=True, help_text="The catalogue's own key."
+    )
+    title = models.CharField(max_length=300)
+    release_year = models.PositiveSmallIntegerField(null=True, blank=True)
+    is_educational = models.BooleanField(default=False, db_default=False)
+    age_rating = models.CharField(max_length=20, blank=True, default="", db_default="")
+    genre = models.CharField(max_length=100, blank=True, default="", db_default="")
+    director = models.CharField(max_length=200, blank=True, default="", db_default="")
+    distributor = models.CharField(max_length=200, blank=True, default="", db_default="")
+    runtime_minutes = models.PositiveSmallIntegerField(null=True, blank=True)
+    synopsis = models.TextField(blank=True, default="", db_default="")
+    artwork_url = models.URLField(max_length=500, blank=True, default="", db_default="")
+    withdrawn_at = models.DateTimeField(
+        null=True, blank=True, help_text="From then on it cannot be started any more."
+    )
+    created_at = models.DateTimeField(db_default=Now(), editable=False)
+    updated_at = models.DateTimeField(auto_now=True, db_default=Now())
+
+    class Meta:
+        db_table = "titles"
+        ordering = ("title", "id")
+        constraints = [
+            # The importer's upsert by the catalogue's key.
+            models.UniqueConstraint(fields=["external_id"], name="uq_titles_external_id"),
+        ]
+        indexes = [
+            # The importer's look-up by title and year, whatever the case.
+            models.Index(Lower("title"), "release_year", name="ix_titles_title_year"),
+            # The admin's list by title, without sorting.
+            models.Index(fields=["title", "id"], name="ix_titles_title"),
+        ]
+
+    def __str__(self) -> str:
+        return self.title
+
+
+def _limit_check(field: str) -> models.Q:
+    return models.Q(**{f"{field}__isnull": True}) | models.Q(
+        **{f"{field}__gte": LIMIT_LEAST_MINUTES, f"{field}__lte": LIMIT_MOST_MINUTES}
+    ) & models.Q(models.lookups.Exact(Mod(models.F(field), LIMIT_STEP_MINUTES), 0))
+
+
+class ViewingTimeConfig(models.Model):
+    """What a parent set for one child (domain.md section 1). Limits in minutes, null = unlimited.
+
+    `earlier_schedules` remembers the reset hours and zones that a change replaced, as
+    `parentalcontrols.viewing_day.Schedule` reads them: a change takes effect at the next reset.
+    """
+
+    profile = models.OneToOneField(
+        Profile, on_delete=models.CASCADE, primary_key=True, related_name="viewing_time_config"
+    )
+    weekday_limit_minutes = models.PositiveSmallIntegerField(
+        null=True,
+        blank=True,
+        default=DEFAULT_WEEKDAY_LIMIT_MINUTES,
+        db_default=DEFAULT_WEEKDAY_LIMIT_MINUTES,
+    )
+    weekend_limit_minutes = models.PositiveSmallIntegerField(
+        null=True,
+        blank=True,
+        default=DEFAULT_WEEKEND_LIMIT_MINUTES,
+        db_default=DEFAULT_WEEKEND_LIMIT_MINUTES,
+    )
+    reset_hour = models.PositiveSmallIntegerField(
+        default=DEFAULT_RESET_HOUR, db_default=DEFAULT_RESET_HOUR
+    )
+    timezone = models.CharField(
+        max_length=64, default=DEFAULT_TIMEZONE, db_default=DEFAULT_TIMEZONE
+    )
+    educational_exempt = models.BooleanField(default=True, db_default=True)
+    earlier_schedules = models.JSONField(default=list, db_default=[], blank=True, editable=False)
+    created_at = models.DateTimeField(db_default=Now(), editable=False)
+    updated_at = models.DateTimeField(db_default=Now(), editable=False)
+
+    class Meta:
+        db_table = "viewing_time_configs"
+        constraints = [
+            models.CheckConstraint(
+                condition=_limit_check("weekday_limit_minutes"), name="ck_vtc_weekday_limit"
+            ),
+            models.CheckConstraint(
+                condition=_limit_check("weekend_limit_minutes"), name="ck_vtc_weekend_limit"
+            ),
+            models.CheckConstraint(
+                condition=models.Q(reset_hour__gte=0, reset_hour__lte=23), name="ck_vtc_reset_hour"
+            ),
+            models.CheckConstraint(condition=~models.Q(timezone=""), name="ck_vtc_timezone"),
+        ]
+
+    def __str__(self) -> str:
+        return f"viewing time of {self.profile_id}"

@@ -1,0 +1,61 @@
+"""Django's PostgreSQL backend, with connections that keep a request's deadline.
+
+A server-side timeout cannot help where the server itself hangs or the network is gone; here the
+client stops waiting too. Psycopg resumes a waiting operation at short intervals, which is when
+the deadline is looked at.
+"""
+
+from collections.abc import Generator
+from types import SimpleNamespace
+from typing import Any, Self, TypeVar
+
+import psycopg
+from django.db.backends.postgresql import base
+
+from parentalcontrols.postgresql import deadline
+
+T = TypeVar("T")
+
+
+class DeadlineConnection(psycopg.Connection[Any]):
+    """A connection whose every wait ends at the deadline of the running request."""
+
+    @classmethod
+    def _connect_gen(cls, conninfo: str = "") -> Generator[Any, Any, Self]:
+        steps = super()._connect_gen(conninfo)
+        try:
+            wanted = next(steps)
+            while True:
+                ready = yield wanted
+                if deadline.is_over():
+                    raise psycopg.errors.ConnectionTimeout("no connection before the deadline")
+                wanted = steps.send(ready)
+        except StopIteration as done:
+            connection: Self = done.value
+            return connection
+
+    def wait(
+        self,
+        gen: Generator[Any, Any, T],
+        interval: float = 0.1,
+        timeout: float | None = None,
+    ) -> T:
+        """Waits as psycopg does, but closes the connection when the deadline is over."""
+        left = deadline.seconds_left()
+        if left is None:
+            return super().wait(gen, interval=interval, timeout=timeout)
+        try:
+            return super().wait(gen, interval=interval, timeout=left)
+        except psycopg.errors._WaitTimeout:
+            # What the server still does for this connection, it gives up when it sees it closed
+            # (`client_connection_check_interval`).
+            self.close()
+            raise psycopg.OperationalError("no answer before the deadline") from None
+
+
+class DatabaseWrapper(base.DatabaseWrapper):
+    """`django.db.backends.postgresql` that opens connections with a deadline."""
+
+    Database = SimpleNamespace(  # type: ignore[assignment]
+        **{**vars(psycopg), "connect": DeadlineConnection.connect}
+    )

@@ -1,0 +1,59 @@
+"""The people of a household, and the rule that nobody sees another household's."""
+
+from uuid import UUID
+
+from django.db import transaction
+
+from parentalcontrols.models import Account, Profile, ViewingTimeConfig
+from parentalcontrols.problems import not_found
+
+
+def owned(account: Account, profile_id: UUID, *, kids_only: bool = False) -> Profile:
+    """The account's profile with its config; missing or somebody else's is one and the same 404.
+
+    One query. `kids_only` leaves adults out, who have no config.
+    """
+    profile = (
+        Profile.objects.filter(account_id=account.id, id=profile_id)
+        .select_related("viewing_time_config")
+        .first()
+    )
+    if profile is None or (kids_only and not profile.is_kids):
+        raise not_found()
+    return profile
+
+
+def of_account(account: Account) -> list[Profile]:
+    """The household, oldest profile first."""
+    return list(Profile.objects.filter(account_id=account.id).order_by("created_at", "id"))
+
+
+def create(
+    *,
+    account: Account,
+    name: str,
+    is_kids: bool,
+    parental_rating: str | None = None,
+    avatar_url: str | None = None,
+) -> Profile:
+    """A new profile; a child gets its viewing-time config, with the defaults, at once."""
+    with transaction.atomic():
+        profile = Profile.objects.create(
+            account=account,
+            name=name,
+            is_kids=is_kids,
+            parental_rating=parental_rating,
+            avatar_url=avatar_url,
+        )
+        if is_kids:
+            ViewingTimeConfig.objects.create(profile=profile)
+    return profile
+
+
+def config_of(profile: Profile) -> ViewingTimeConfig:
+    """A child's config; one that is missing is made with the defaults, once."""
+    config: ViewingTimeConfig | None = getattr(profile, "viewing_time_config", None)
+    if config is None:
+        config, _ = ViewingTimeConfig.objects.get_or_create(profile=profile)
+        profile.viewing_time_config = config
+    return config

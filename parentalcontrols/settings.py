@@ -1,0 +1,346 @@
+"""All settings, twelve-factor: every knob is an environment variable, a wrong one stops the start.
+
+Outside demo mode (`DEMO=true`, which `make run` sets together with secrets of its own) nothing
+secret has a default. `.env.example` and `docs/operations.md` list the variables.
+"""
+
+import sys
+import zoneinfo
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import environ
+import psycopg
+from csp.constants import NONE, SELF
+from django.core.exceptions import ImproperlyConfigured
+from psycopg.conninfo import conninfo_to_dict
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+env = environ.Env()
+
+# Every host decides by the same zone rules: those of the pinned `tzdata`, not the system's.
+zoneinfo.reset_tzpath(to=())
+
+
+def _flag(name: str) -> bool:
+    """A boolean variable; anything but a clear yes or no stops the start."""
+    value = env.str(name, "").strip().lower()
+    if value in {"1", "true", "yes", "on"}:
+        return True
+    if value in {"", "0", "false", "no", "off"}:
+        return False
+    raise ImproperlyConfigured(f"{name} is neither true nor false: set it to true or false.")
+
+
+def _number(name: str, default: int, *, least: int, most: int) -> int:
+    """A whole number within bounds; anything else stops the start."""
+    text = env.str(name, str(default))
+    try:
+        value = int(text)
+    except ValueError:
+        value = least - 1
+    if not least <= value <= most:
+        raise ImproperlyConfigured(
+            f"{name} must be a whole number from {least} to {most}: set it so, or leave it out."
+        )
+    return value
+
+
+def _required(name: str, hint: str) -> str:
+    value: str = env.str(name, "")
+    if not value:
+        raise ImproperlyConfigured(f"{name} is not set: {hint}")
+    return value
+
+
+def _secret(name: str, purpose: str) -> str:
+    """A secret of at least 32 characters, 10 of them different; no default anywhere."""
+    value = _required(name, f"set it to a random string of 50 characters or more ({purpose}).")
+    if len(value) < 32 or len(set(value)) < 10:
+        raise ImproperlyConfigured(
+            f"{name} is too weak: set it to a random string of 50 characters or more ({purpose})."
+        )
+    return value
+
+
+def _database() -> dict[str, Any]:
+    """`DATABASE_URL`, any URI that libpq understands, as Django's parameters."""
+    url = _required("DATABASE_URL", "set it to postgresql://user:password@host:port/database.")
+    try:
+        parts = conninfo_to_dict(url)
+    except psycopg.Error:
+        raise ImproperlyConfigured(
+            "DATABASE_URL is no PostgreSQL address: set it to "
+            "postgresql://user:password@host:port/database."
+        ) from None
+    name = parts.pop("dbname", None)
+    if not name:
+        raise ImproperlyConfigured("DATABASE_URL names no database: add /database to its end.")
+    options: dict[str, Any] = {"application_name": "viewingtime", "connect_timeout": 2, **parts}
+    named = {key: options.pop(key, "") for key in ("user", "password", "host", "port")}
+    if SERVING:
+        # A lock that is not had in time is an honest 503, and a client that went away frees its
+        # server process (domain.md section 4, "Fail closed").
+        limits = (
+            f"-c lock_timeout={REQUEST_DEADLINE_MS - 400} "
+            f"-c statement_timeout={STATEMENT_TIMEOUT_MS} "
+            "-c client_connection_check_interval=500 "
+            "-c idle_in_transaction_session_timeout=10000"
+        )
+        options["options"] = f"{options.get('options', '')} {limits}".strip()
+    # Prepared statements are kept per connection (T020); PgBouncer before 1.21 cannot do that.
+    prepared = env.bool("DATABASE_PREPARED", True)
+    options["server_side_binding"] = prepared
+    options["prepare_threshold"] = 2 if prepared else None
+    return {
+        "ENGINE": "parentalcontrols.postgresql",
+        "NAME": name,
+        "USER": named["user"],
+        "PASSWORD": named["password"],
+        "HOST": named["host"],
+        "PORT": str(named["port"]),
+        "CONN_MAX_AGE": None,
+        # Ordinary requests check a reused connection once; the hot path skips the check and
+        # reconnects on error instead (viewingtime.heartbeats).
+        "CONN_HEALTH_CHECKS": True,
+        "DISABLE_SERVER_SIDE_CURSORS": not prepared,
+        "OPTIONS": options,
+        "TEST": {"NAME": env.str("TEST_DATABASE_NAME", "") or None},
+    }
+
+
+def _origins(name: str) -> list[str]:
+    """Comma-separated web origins, parsed once (T019)."""
+    origins = [item.strip().rstrip("/") for item in env.list(name, default=[]) if item.strip()]
+    for origin in origins:
+        parts = urlsplit(origin)
+        if parts.scheme not in {"http", "https"} or not parts.netloc or parts.path:
+            raise ImproperlyConfigured(
+                f"{name} holds {origin!r}, which is no origin: write https://host[:port]."
+            )
+    return origins
+
+
+DEMO = _flag("DEMO")
+DEBUG = False
+# Set by the web server's configuration: limits meant for requests must not hit a migration.
+SERVING = _flag("SERVING")
+TESTING = "pytest" in sys.modules
+
+# The longest a heartbeat or an eligibility question may wait for the database, in milliseconds
+# (domain.md section 4 says 2 seconds; the rest is for the answer's way).
+REQUEST_DEADLINE_MS = _number("REQUEST_DEADLINE_MS", 1800, least=500, most=2000)
+STATEMENT_TIMEOUT_MS = _number("STATEMENT_TIMEOUT_MS", 15000, least=1000, most=600000)
+
+SECRET_KEY = _secret("SECRET_KEY", "signs the admin's sessions")
+TOKEN_SIGNING_KEY = _secret("TOKEN_SIGNING_KEY", "signs the API's tokens")
+if SECRET_KEY == TOKEN_SIGNING_KEY:
+    raise ImproperlyConfigured("TOKEN_SIGNING_KEY equals SECRET_KEY: give each a value of its own.")
+
+ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=[])
+if DEMO or TESTING:
+    ALLOWED_HOSTS = ALLOWED_HOSTS or ["*"] if DEMO else ["*"]
+elif not ALLOWED_HOSTS:
+    raise ImproperlyConfigured(
+        "ALLOWED_HOSTS is not set: name the host names that clients use, separated by commas."
+    )
+CSRF_TRUSTED_ORIGINS = _origins("CSRF_TRUSTED_ORIGINS")
+BASE_URL = env.str("BASE_URL", "http://127.0.0.1:8000").rstrip("/")
+
+INSTALLED_APPS = [
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.postgres",
+    "django.contrib.staticfiles",
+    "rest_framework",
+    "drf_spectacular",
+    "drf_spectacular_sidecar",
+    "corsheaders",
+    "csp",
+    "parentalcontrols",
+    "viewingtime",
+    "pins",
+    "adminmetrics",
+]
+if TESTING or _flag("LINT_MIGRATIONS"):
+    INSTALLED_APPS.append("django_migration_linter")
+MIGRATION_LINTER_OPTIONS = {
+    "include_apps": ["parentalcontrols", "viewingtime", "pins", "adminmetrics"],
+    "exclude_migration_tests": [],
+}
+
+# Sessions, users and messages belong to the admin's paths alone; an API request pays for none.
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "corsheaders.middleware.CorsMiddleware",
+    "parentalcontrols.middleware.AdminSessionMiddleware",
+    "parentalcontrols.middleware.AdminCommonMiddleware",
+    "parentalcontrols.middleware.AdminCsrfViewMiddleware",
+    "parentalcontrols.middleware.AdminAuthenticationMiddleware",
+    "parentalcontrols.middleware.AdminMessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "csp.middleware.CSPMiddleware",
+    "parentalcontrols.middleware.ProblemMiddleware",
+]
+ROOT_URLCONF = "parentalcontrols.urls"
+WSGI_APPLICATION = "parentalcontrols.wsgi.application"
+APPEND_SLASH = True
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ]
+        },
+    }
+]
+
+DATABASES = {"default": _database()}
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+# A cache that is down must cost milliseconds, not seconds: short timeouts, no retry.
+CACHES = {
+    "default": {
+        "BACKEND": "django_redis.cache.RedisCache",
+        "LOCATION": _required("REDIS_URL", "set it to redis://[:password@]host:port/0."),
+        "KEY_PREFIX": "viewingtime",
+        "OPTIONS": {
+            "CONNECTION_POOL_KWARGS": {
+                "socket_connect_timeout": 0.1,
+                "socket_timeout": 0.1,
+                "retry": None,
+                "retry_on_timeout": False,
+            },
+        },
+    }
+}
+
+AUTH_USER_MODEL = "parentalcontrols.Account"
+# SHA-256 first, so that bcrypt never sees more than its 72 bytes.
+PASSWORD_HASHERS = ["parentalcontrols.passwords.BCryptSHA256Hasher"]
+PASSWORD_BCRYPT_ROUNDS = _number("PASSWORD_BCRYPT_ROUNDS", 10, least=4, most=16)
+if PASSWORD_BCRYPT_ROUNDS < 10 and not TESTING:
+    raise ImproperlyConfigured("PASSWORD_BCRYPT_ROUNDS must be 10 or more: raise it.")
+if TESTING:
+    PASSWORD_BCRYPT_ROUNDS = 4
+AUTH_PASSWORD_VALIDATORS = [
+    {
+        "NAME": "django.contrib.auth.password_validation.MinimumLengthValidator",
+        "OPTIONS": {"min_length": 8},
+    },
+    {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
+]
+
+# Lifetimes of the API's tokens, in seconds.
+ACCESS_TOKEN_SECONDS = _number("ACCESS_TOKEN_SECONDS", 3600, least=60, most=86400)
+REFRESH_TOKEN_SECONDS = _number("REFRESH_TOKEN_SECONDS", 30 * 86400, least=3600, most=366 * 86400)
+TOKEN_ISSUER = "viewingtime"
+TOKEN_AUDIENCE = "viewingtime-api"
+
+REST_FRAMEWORK = {
+    "DEFAULT_AUTHENTICATION_CLASSES": ["parentalcontrols.authentication.AccountAuthentication"],
+    "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
+    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+    "DEFAULT_PARSER_CLASSES": ["parentalcontrols.parsers.StrictJSONParser"],
+    "DEFAULT_SCHEMA_CLASS": "parentalcontrols.schema.ProblemAwareSchema",
+    "DEFAULT_CONTENT_NEGOTIATION_CLASS": "parentalcontrols.parsers.JSONOnlyNegotiation",
+    "EXCEPTION_HANDLER": "parentalcontrols.problems.exception_handler",
+    "UNAUTHENTICATED_USER": None,
+    "COERCE_DECIMAL_TO_STRING": False,
+}
+SPECTACULAR_SETTINGS = {
+    "TITLE": "Viewing time and parental controls",
+    "DESCRIPTION": "How much longer may this child watch? Errors are RFC 9457 problems.",
+    "VERSION": "1.0.0",
+    "OAS_VERSION": "3.1.0",
+    "SERVE_INCLUDE_SCHEMA": False,
+    "SERVE_PERMISSIONS": ["rest_framework.permissions.AllowAny"],
+    "SERVE_AUTHENTICATION": [],
+    "SWAGGER_UI_DIST": "SIDECAR",
+    "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
+    "COMPONENT_SPLIT_REQUEST": True,
+    "SCHEMA_PATH_PREFIX": r"/api/v1",
+    "ENUM_NAME_OVERRIDES": {},
+}
+
+# The longest request body, in bytes: a batch of 500 heartbeats needs about 200 kB.
+MAX_BODY_BYTES = _number("MAX_BODY_BYTES", 1024 * 1024, least=65536, most=16 * 1024 * 1024)
+DATA_UPLOAD_MAX_MEMORY_SIZE = MAX_BODY_BYTES
+
+CORS_ALLOWED_ORIGINS = _origins("CORS_ALLOWED_ORIGINS")
+CORS_URLS_REGEX = r"^/api/.*$"
+CORS_EXPOSE_HEADERS = ["Retry-After", "X-Locked-Until"]
+
+CONTENT_SECURITY_POLICY = {
+    "DIRECTIVES": {
+        "default-src": [NONE],
+        "script-src": [SELF],
+        "style-src": [SELF],
+        "img-src": [SELF, "data:"],
+        "font-src": [SELF],
+        "connect-src": [SELF],
+        "form-action": [SELF],
+        "base-uri": [NONE],
+        "frame-ancestors": [NONE],
+    }
+}
+
+HTTPS_ONLY = _flag("HTTPS_ONLY")
+SECURE_SSL_REDIRECT = False
+SESSION_COOKIE_SECURE = HTTPS_ONLY
+CSRF_COOKIE_SECURE = HTTPS_ONLY
+SECURE_HSTS_SECONDS = 31536000 if HTTPS_ONLY else 0
+SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if HTTPS_ONLY else None
+SECURE_REFERRER_POLICY = "same-origin"
+SESSION_COOKIE_HTTPONLY = True
+X_FRAME_OPTIONS = "DENY"
+
+USE_TZ = True
+TIME_ZONE = "UTC"
+LANGUAGE_CODE = "en-us"
+USE_I18N = False
+STATIC_URL = "/static/"
+STATIC_ROOT = BASE_DIR / "staticfiles"
+WHITENOISE_USE_FINDERS = True
+STORAGES = {
+    "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
+    "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
+}
+
+LOG_LEVEL = env.str("LOG_LEVEL", "INFO").upper()
+if LOG_LEVEL not in {"DEBUG", "INFO", "WARNING", "ERROR"}:
+    raise ImproperlyConfigured("LOG_LEVEL must be DEBUG, INFO, WARNING or ERROR.")
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {
+        "json": {
+            "()": "pythonjsonlogger.json.JsonFormatter",
+            "format": "%(asctime)s %(levelname)s %(name)s %(message)s",
+            "rename_fields": {"asctime": "time", "levelname": "level", "name": "logger"},
+        },
+        "plain": {"format": "%(asctime)s %(levelname)-7s %(name)s %(message)s"},
+    },
+    "handlers": {
+        "stderr": {
+            "class": "logging.StreamHandler",
+            "formatter": "plain" if sys.stderr.isatty() else "json",
+        }
+    },
+    "root": {"handlers": ["stderr"], "level": LOG_LEVEL},
+    "loggers": {
+        # A 4xx is the client's affair and a 503 is logged where it is decided.
+        "django.request": {"level": "ERROR"},
+        "django.security.DisallowedHost": {"level": "CRITICAL"},
+    },
+}

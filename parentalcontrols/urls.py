@@ -1,0 +1,52 @@
+"""Every path of the service. Other packages are reached by their names alone."""
+
+from uuid import UUID
+
+from django.contrib import admin
+from django.urls import URLPattern, URLResolver, include, path, register_converter
+from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitView
+
+from parentalcontrols import problems, views
+
+
+class AnyCaseUUIDConverter:
+    """A UUID in a path, its letters in either case; anything else is a 404."""
+
+    regex = "[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"
+
+    def to_python(self, value: str) -> UUID:
+        return UUID(value)
+
+    def to_url(self, value: UUID | str) -> str:
+        return str(value)
+
+
+register_converter(AnyCaseUUIDConverter, "id")
+
+api: list[URLPattern | URLResolver] = [
+    path("auth/register", views.RegisterView.as_view(), name="register"),
+    path("auth/login", views.LoginView.as_view(), name="login"),
+    path("auth/refresh", views.RefreshView.as_view(), name="refresh"),
+    path("auth/me", views.MeView.as_view(), name="me"),
+    path("auth/profiles", views.ProfilesView.as_view(), name="profiles"),
+    path(
+        "auth/profiles/<id:profile_id>/select",
+        views.SelectProfileView.as_view(),
+        name="select-profile",
+    ),
+    path("", include("viewingtime.urls")),
+]
+
+urlpatterns = [
+    path("api/v1/", include(api)),
+    path("api/schema/", SpectacularAPIView.as_view(), name="schema"),
+    path("api/docs/", SpectacularSwaggerSplitView.as_view(url_name="schema"), name="docs"),
+    path("livez", views.livez, name="livez"),
+    path("readyz", views.readyz, name="readyz"),
+    path("admin/", admin.site.urls),
+]
+
+handler400 = problems.bad_request
+handler403 = problems.permission_denied
+handler404 = problems.page_not_found
+handler500 = problems.server_error

@@ -1,0 +1,162 @@
+"""The household's endpoints, and the pages that tell whether the service is well."""
+
+import logging
+from typing import Any, cast
+from uuid import UUID
+
+from django.core.cache import cache
+from django.db import Error as DatabaseError
+from django.db import connection
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from drf_spectacular.utils import extend_schema
+from rest_framework import status
+from rest_framework.permissions import AllowAny
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from parentalcontrols import accounts, profiles
+from parentalcontrols.models import Account
+from parentalcontrols.postgresql import deadline
+from parentalcontrols.serializers import (
+    AccountSerializer,
+    CredentialsSerializer,
+    ProfileRequestSerializer,
+    ProfileSerializer,
+    RefreshSerializer,
+    RegistrationSerializer,
+    TokenPairSerializer,
+)
+
+logger = logging.getLogger(__name__)
+
+#: The longest an ordinary request waits for the database, in seconds.
+REQUEST_SECONDS = 10.0
+#: The longest a readiness question waits, in seconds.
+READINESS_SECONDS = 1.5
+
+
+class BoundedView(APIView):
+    """A view whose database work as a whole ends within `database_seconds`, else 503."""
+
+    database_seconds = REQUEST_SECONDS
+
+    def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
+        with deadline.within(self.database_seconds):
+            return super().dispatch(request, *args, **kwargs)
+
+
+def account_of(request: Request) -> Account:
+    """The account that an `AccountAuthentication` found."""
+    return cast(Account, request.user)
+
+
+class OpenView(BoundedView):
+    """An endpoint that needs no token."""
+
+    authentication_classes = ()
+    permission_classes = (AllowAny,)
+
+
+class RegisterView(OpenView):
+    """Registers a household."""
+
+    @extend_schema(
+        operation_id="register",
+        request=RegistrationSerializer,
+        responses={201: TokenPairSerializer},
+        auth=[],
+    )
+    def post(self, request: Request) -> Response:
+        body = RegistrationSerializer(data=request.data)
+        body.is_valid(raise_exception=True)
+        pair = accounts.register(**body.validated_data)
+        return Response(TokenPairSerializer(pair).data, status=status.HTTP_201_CREATED)
+
+
+class LoginView(OpenView):
+    """Logs a household in."""
+
+    @extend_schema(
+        operation_id="log_in",
+        request=CredentialsSerializer,
+        responses=TokenPairSerializer,
+        auth=[],
+    )
+    def post(self, request: Request) -> Response:
+        body = CredentialsSerializer(data=request.data)
+        body.is_valid(raise_exception=True)
+        return Response(TokenPairSerializer(accounts.log_in(**body.validated_data)).data)
+
+
+class RefreshView(OpenView):
+    """Exchanges a refresh token, once, for the next pair."""
+
+    @extend_schema(
+        operation_id="refresh", request=RefreshSerializer, responses=TokenPairSerializer, auth=[]
+    )
+    def post(self, request: Request) -> Response:
+        body = RefreshSerializer(data=request.data)
+        body.is_valid(raise_exception=True)
+        pair = accounts.refresh(token=body.validated_data["refresh_token"])
+        return Response(TokenPairSerializer(pair).data)
+
+
+class MeView(BoundedView):
+    """The account that a token speaks for."""
+
+    @extend_schema(operation_id="me", responses=AccountSerializer)
+    def get(self, request: Request) -> Response:
+        return Response(AccountSerializer(account_of(request)).data)
+
+
+class ProfilesView(BoundedView):
+    """The people of the household."""
+
+    @extend_schema(operation_id="list_profiles", responses=ProfileSerializer(many=True))
+    def get(self, request: Request) -> Response:
+        return Response(ProfileSerializer(profiles.of_account(account_of(request)), many=True).data)
+
+    @extend_schema(
+        operation_id="create_profile",
+        request=ProfileRequestSerializer,
+        responses={201: ProfileSerializer},
+    )
+    def post(self, request: Request) -> Response:
+        body = ProfileRequestSerializer(data=request.data)
+        body.is_valid(raise_exception=True)
+        profile = profiles.create(account=account_of(request), **body.validated_data)
+        return Response(ProfileSerializer(profile).data, status=status.HTTP_201_CREATED)
+
+
+class SelectProfileView(BoundedView):
+    """Chooses who is watching; answers the profile."""
+
+    @extend_schema(operation_id="select_profile", request=None, responses=ProfileSerializer)
+    def put(self, request: Request, profile_id: UUID) -> Response:
+        profile = profiles.owned(account_of(request), profile_id)
+        return Response(ProfileSerializer(profile).data)
+
+
+def livez(request: HttpRequest) -> HttpResponse:
+    """The process answers; nothing else is asked."""
+    return JsonResponse({"status": "ok"})
+
+
+def readyz(request: HttpRequest) -> HttpResponse:
+    """Database and cache, each by name. Only the database decides (503): the cache may be away."""
+    found = {"database": "ok", "cache": "ok"}
+    try:
+        with deadline.within(READINESS_SECONDS), connection.cursor() as cursor:
+            cursor.execute("SELECT 1")
+    except DatabaseError:
+        found["database"] = "unavailable"
+        connection.close()
+    try:
+        cache.get("readyz")
+    except Exception as error:  # any failure of the cache is a failure to report, never to raise
+        logger.warning("cache_unavailable", extra={"cause": type(error).__name__})
+        found["cache"] = "unavailable"
+    ready = found["database"] == "ok"
+    answer = {"status": "ok" if ready else "unavailable", **found}
+    return JsonResponse(answer, status=200 if ready else 503)

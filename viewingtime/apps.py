@@ -1,0 +1,6 @@
+from django.apps import AppConfig
+
+
+class ViewingTimeConfig(AppConfig):
+    name = "viewingtime"
+    verbose_name = "Viewing time"

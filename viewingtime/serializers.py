@@ -1,0 +1,299 @@
+"""Shapes of requests and answers about viewing time (api.md).
+
+The beats are decoded by msgspec, whose types are the validation; the serializers of the same
+shape describe them in the OpenAPI document.
+"""
+
+from datetime import timedelta
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+import msgspec
+from rest_framework import serializers
+
+from parentalcontrols.fields import (
+    StrictBooleanField,
+    StrictCharField,
+    StrictIntegerField,
+)
+from parentalcontrols.models import (
+    LIMIT_LEAST_MINUTES,
+    LIMIT_MOST_MINUTES,
+    LIMIT_STEP_MINUTES,
+    ViewingTimeConfig,
+)
+from parentalcontrols.problems import Problem, invalid
+from parentalcontrols.viewing_day import timezone_names
+from viewingtime.heartbeats import Heartbeat
+from viewingtime.ledger import Answer, Enforcement, Reason
+from viewingtime.models import GRANT_MINUTES, DeviceType
+
+#: How many beats one request may carry.
+MOST_HEARTBEATS = 500
+
+
+def minutes(amount: timedelta | None) -> float | None:
+    """Minutes, rounded to 2 decimals; None stays None."""
+    return None if amount is None else round(amount.total_seconds() / 60, 2)
+
+
+class HeartbeatBody(msgspec.Struct):
+    """A beat's body. Values are never converted; unknown fields are ignored."""
+
+    profile_id: UUID
+    title_id: UUID
+    device_id: Annotated[str, msgspec.Meta(min_length=1, max_length=100, pattern=r"\A[^\x00]*\Z")]
+    device_type: Literal["tv", "mobile", "tablet", "web"] = "web"
+    session_id: UUID | None = None
+    is_paused: bool = False
+
+    def heartbeat(self) -> Heartbeat:
+        """The beat as the domain takes it."""
+        return Heartbeat(
+            profile_id=self.profile_id,
+            title_id=self.title_id,
+            device_id=self.device_id,
+            device_type=self.device_type,
+            session_id=self.session_id,
+            is_paused=self.is_paused,
+        )
+
+
+def read_heartbeat(document: dict[str, Any]) -> Heartbeat:
+    """A beat of a decoded JSON object; a `Problem` that names every bad field otherwise."""
+    try:
+        return msgspec.convert(document, HeartbeatBody).heartbeat()
+    except (msgspec.ValidationError, RecursionError):
+        raise _refusal(document) from None
+
+
+def _refusal(document: Any) -> Problem:
+    """Why a beat is refused, field by field."""
+    if not isinstance(document, dict):
+        return invalid([{"field": "", "code": "invalid", "detail": "A beat is a JSON object."}])
+    errors = []
+    for field in msgspec.structs.fields(HeartbeatBody):
+        if field.name not in document:
+            if field.required:
+                errors.append(_error(field.name, "required", "This field is required."))
+            continue
+        try:
+            msgspec.convert(document[field.name], field.type)
+        except (msgspec.ValidationError, RecursionError) as error:
+            errors.append(_error(field.name, "invalid", f"{str(error) or 'Not valid'}."))
+    return invalid(errors)
+
+
+def _error(field: str, code: str, detail: str) -> dict[str, str]:
+    return {"field": field, "code": code, "detail": detail}
+
+
+def read_heartbeats(document: dict[str, Any]) -> list[Heartbeat | Problem]:
+    """The beats of a batch, each a beat or what is wrong with it; 1 to 500 of them."""
+    beats = document.get("heartbeats")
+    if not isinstance(beats, list) or not 1 <= len(beats) <= MOST_HEARTBEATS:
+        detail = f"A list of 1 to {MOST_HEARTBEATS} beats is needed."
+        code = "required" if "heartbeats" not in document else "invalid"
+        raise invalid([_error("heartbeats", code, detail)])
+    found: list[Heartbeat | Problem] = []
+    for beat in beats:
+        try:
+            found.append(read_heartbeat(beat))
+        except Problem as problem:
+            found.append(problem)
+    return found
+
+
+def answer_body(answer: Answer) -> dict[str, Any]:
+    """The answer to a beat as JSON has it."""
+    return {
+        "session_id": None if answer.session_id is None else str(answer.session_id),
+        "enforcement": answer.enforcement.value,
+        "remaining_minutes": minutes(answer.remaining),
+        "used_minutes": minutes(answer.used),
+        "is_educational": answer.is_educational,
+        "reason": None if answer.reason is None else answer.reason.value,
+        "next_heartbeat_seconds": answer.next_heartbeat_seconds,
+    }
+
+
+def problem_body(problem: Problem) -> dict[str, Any]:
+    """What stands in a batch's answer in the place of a refused beat."""
+    error: dict[str, Any] = {
+        "status": problem.status,
+        "code": problem.code,
+        "detail": problem.detail,
+    }
+    if problem.errors:
+        error["errors"] = problem.errors
+    return {"error": error}
+
+
+class HeartbeatRequestSerializer(serializers.Serializer[Any]):
+    """A player's sign of life."""
+
+    profile_id = serializers.UUIDField()
+    title_id = serializers.UUIDField()
+    device_id = serializers.CharField(min_length=1, max_length=100)
+    device_type = serializers.ChoiceField(DeviceType.choices, required=False)
+    session_id = serializers.UUIDField(required=False, allow_null=True)
+    is_paused = serializers.BooleanField(required=False)
+
+
+class HeartbeatAnswerSerializer(serializers.Serializer[Any]):
+    """How much longer, and when to beat again."""
+
+    session_id = serializers.UUIDField(allow_null=True)
+    enforcement = serializers.ChoiceField([e.value for e in Enforcement])
+    remaining_minutes = serializers.FloatField(allow_null=True)
+    used_minutes = serializers.FloatField()
+    is_educational = serializers.BooleanField()
+    reason = serializers.ChoiceField([r.value for r in Reason], allow_null=True)
+    next_heartbeat_seconds = serializers.IntegerField()
+
+
+class HeartbeatBatchRequestSerializer(serializers.Serializer[Any]):
+    """Up to 500 beats."""
+
+    heartbeats = serializers.ListField(
+        child=HeartbeatRequestSerializer(), min_length=1, max_length=MOST_HEARTBEATS
+    )
+
+
+class HeartbeatErrorSerializer(serializers.Serializer[Any]):
+    """Why a beat of a batch was refused."""
+
+    status = serializers.IntegerField()
+    code = serializers.CharField()
+    detail = serializers.CharField()
+
+
+class HeartbeatResultSerializer(HeartbeatAnswerSerializer):
+    """Either the answer to a beat, or `error` alone."""
+
+    error = HeartbeatErrorSerializer(required=False)
+
+    def get_fields(self) -> dict[str, serializers.Field[Any, Any, Any, Any]]:
+        fields = super().get_fields()
+        for field in fields.values():
+            field.required = False
+        return fields
+
+
+class HeartbeatBatchAnswerSerializer(serializers.Serializer[Any]):
+    """One result per beat, in order."""
+
+    results = HeartbeatResultSerializer(many=True)
+
+
+class SessionEndSerializer(serializers.Serializer[Any]):
+    """The session that was asked for; seconds."""
+
+    session_id = serializers.UUIDField()
+    total_seconds = serializers.FloatField()
+    ended_at = serializers.DateTimeField()
+
+
+class BalanceSerializer(serializers.Serializer[Any]):
+    """A profile's running day. Minutes; null = unlimited."""
+
+    profile_id = serializers.UUIDField()
+    is_child_profile = serializers.BooleanField()
+    has_limits = serializers.BooleanField()
+    used_minutes = serializers.FloatField()
+    educational_minutes = serializers.FloatField()
+    granted_minutes = serializers.FloatField()
+    limit_minutes = serializers.FloatField(allow_null=True)
+    remaining_minutes = serializers.FloatField(allow_null=True)
+    is_unlimited_override = serializers.BooleanField()
+    next_reset_at = serializers.DateTimeField(allow_null=True)
+    warning_threshold_minutes = serializers.ListField(child=serializers.IntegerField())
+
+
+class EligibilitySerializer(serializers.Serializer[Any]):
+    """Whether playback may start now."""
+
+    eligible = serializers.BooleanField()
+    remaining_minutes = serializers.FloatField(allow_null=True)
+    reason = serializers.CharField(allow_null=True)
+    next_reset_at = serializers.DateTimeField(allow_null=True)
+
+
+class _LimitField(StrictIntegerField):
+    """A limit in minutes: 15 to 480 in steps of 15; null = unlimited."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(
+            min_value=LIMIT_LEAST_MINUTES,
+            max_value=LIMIT_MOST_MINUTES,
+            allow_null=True,
+            required=False,
+            help_text=self.__doc__,
+            **kwargs,
+        )
+
+    def to_internal_value(self, data: Any) -> int:
+        value = super().to_internal_value(data)
+        if value % LIMIT_STEP_MINUTES:
+            raise serializers.ValidationError(
+                f"A limit is a multiple of {LIMIT_STEP_MINUTES} minutes.", code="not_a_step"
+            )
+        return value
+
+
+class ViewingTimeConfigChangeSerializer(serializers.Serializer[Any]):
+    """The config fields to set; what is left out stays as it is."""
+
+    weekday_limit_minutes = _LimitField()
+    weekend_limit_minutes = _LimitField()
+    reset_hour = StrictIntegerField(min_value=0, max_value=23, required=False)
+    timezone = StrictCharField(
+        max_length=64, required=False, trim_whitespace=False, help_text="an IANA name"
+    )
+    educational_exempt = StrictBooleanField(required=False)
+
+    def validate_timezone(self, value: str) -> str:
+        if value not in timezone_names():
+            raise serializers.ValidationError("There is no such time zone.", code="unknown_zone")
+        return value
+
+
+class ViewingTimeConfigSerializer(serializers.ModelSerializer[ViewingTimeConfig]):
+    """What a parent set for a child."""
+
+    profile_id = serializers.UUIDField()
+    profile_name = serializers.CharField(source="profile.name")
+
+    class Meta:
+        model = ViewingTimeConfig
+        fields = (
+            "profile_id",
+            "profile_name",
+            "weekday_limit_minutes",
+            "weekend_limit_minutes",
+            "reset_hour",
+            "educational_exempt",
+            "timezone",
+            "updated_at",
+        )
+
+
+class GrantRequestSerializer(serializers.Serializer[Any]):
+    """Extra time for today: 15, 30 or 60 minutes, or null = unlimited."""
+
+    minutes = StrictIntegerField(allow_null=True)
+
+    def validate_minutes(self, value: int | None) -> int | None:
+        if value is not None and value not in GRANT_MINUTES:
+            raise serializers.ValidationError(
+                "Extra time is 15, 30 or 60 minutes, or null for unlimited.", code="not_a_grant"
+            )
+        return value
+
+
+class GrantSerializer(serializers.Serializer[Any]):
+    """A grant, and what remains right after it; null = unlimited."""
+
+    granted_minutes = serializers.IntegerField(allow_null=True)
+    remaining_minutes = serializers.FloatField(allow_null=True)
+    is_unlimited_override = serializers.BooleanField()

@@ -1,0 +1,244 @@
+"""The endpoints of viewing time. A view validates, calls one function, and answers."""
+
+from collections.abc import Sequence
+from typing import Any, ClassVar, cast
+from uuid import UUID
+
+from django.conf import settings
+from drf_spectacular.utils import OpenApiParameter, extend_schema
+from rest_framework.authentication import BaseAuthentication
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from parentalcontrols import profiles
+from parentalcontrols.authentication import Caller, CallerAuthentication
+from parentalcontrols.models import Title
+from parentalcontrols.problems import Problem, invalid, not_found
+from parentalcontrols.views import BoundedView, account_of
+from viewingtime import grants, heartbeats, ledger, ledgers, limits
+from viewingtime.ledger import Enforcement, Reason
+from viewingtime.serializers import (
+    BalanceSerializer,
+    EligibilitySerializer,
+    GrantRequestSerializer,
+    GrantSerializer,
+    HeartbeatAnswerSerializer,
+    HeartbeatBatchAnswerSerializer,
+    HeartbeatBatchRequestSerializer,
+    HeartbeatRequestSerializer,
+    SessionEndSerializer,
+    ViewingTimeConfigChangeSerializer,
+    ViewingTimeConfigSerializer,
+    answer_body,
+    minutes,
+    problem_body,
+    read_heartbeat,
+    read_heartbeats,
+)
+
+
+def caller_of(request: Request) -> Caller:
+    """Whom the token of a request speaks for."""
+    return cast(Caller, request.auth)
+
+
+def body_of(request: Request) -> dict[str, Any]:
+    """The JSON object that was sent; the parser lets nothing else pass."""
+    return cast(dict[str, Any], request.data)
+
+
+class PlayerView(BoundedView):
+    """What a player asks: answered within two seconds, and "blocked" where it cannot be."""
+
+    authentication_classes: Sequence[type[BaseAuthentication]] = (CallerAuthentication,)
+    database_seconds = settings.REQUEST_DEADLINE_MS / 1000
+    unavailable_members: ClassVar[dict[str, Any]] = {
+        "enforcement": Enforcement.BLOCKED.value,
+        "reason": Reason.UNAVAILABLE.value,
+    }
+
+
+class HeartbeatView(PlayerView):
+    """One beat."""
+
+    @extend_schema(
+        operation_id="heartbeat",
+        request=HeartbeatRequestSerializer,
+        responses=HeartbeatAnswerSerializer,
+    )
+    def post(self, request: Request) -> Response:
+        beat = read_heartbeat(body_of(request))
+        answer = heartbeats.process([beat], caller_of(request))[0]
+        if isinstance(answer, Problem):
+            raise answer
+        return Response(answer_body(answer))
+
+
+class HeartbeatBatchView(PlayerView):
+    """Up to 500 beats, taken in order; one that is refused spoils no other."""
+
+    @extend_schema(
+        operation_id="heartbeats",
+        request=HeartbeatBatchRequestSerializer,
+        responses=HeartbeatBatchAnswerSerializer,
+    )
+    def post(self, request: Request) -> Response:
+        beats = read_heartbeats(body_of(request))
+        good = [beat for beat in beats if not isinstance(beat, Problem)]
+        answers = iter(heartbeats.process(good, caller_of(request)))
+        results = [beat if isinstance(beat, Problem) else next(answers) for beat in beats]
+        return Response(
+            {
+                "results": [
+                    problem_body(result) if isinstance(result, Problem) else answer_body(result)
+                    for result in results
+                ]
+            }
+        )
+
+
+class SessionEndView(PlayerView):
+    """The end of a session."""
+
+    @extend_schema(operation_id="end_session", request=None, responses=SessionEndSerializer)
+    def post(self, request: Request, session_id: UUID) -> Response:
+        return Response(SessionEndSerializer(heartbeats.end(session_id, caller_of(request))).data)
+
+
+class BalanceView(BoundedView):
+    """What a profile has used of its running day, and what is left."""
+
+    @extend_schema(operation_id="balance", responses=BalanceSerializer)
+    def get(self, request: Request, profile_id: UUID) -> Response:
+        profile = profiles.owned(account_of(request), profile_id)
+        body: dict[str, Any] = {
+            "profile_id": profile.id,
+            "is_child_profile": profile.is_kids,
+            "has_limits": False,
+            "used_minutes": 0.0,
+            "educational_minutes": 0.0,
+            "granted_minutes": 0.0,
+            "limit_minutes": None,
+            "remaining_minutes": None,
+            "is_unlimited_override": False,
+            "next_reset_at": None,
+            "warning_threshold_minutes": [15, 5],
+        }
+        if profile.is_kids:
+            viewer = ledgers.viewer_of(profiles.config_of(profile))
+            _, balance = ledgers.read_balance(profile.id, viewer)
+            body |= {
+                "has_limits": balance.remaining is not None,
+                "used_minutes": minutes(balance.used),
+                "educational_minutes": minutes(balance.educational),
+                "granted_minutes": minutes(balance.granted),
+                "limit_minutes": minutes(balance.limit),
+                "remaining_minutes": minutes(ledger.verdict(balance, is_exempt=True).remaining),
+                "is_unlimited_override": balance.is_unlimited_override,
+                "next_reset_at": viewer.schedule.bounds(balance.reset_date).ends_at,
+            }
+        return Response(BalanceSerializer(body).data)
+
+
+class EligibilityView(PlayerView):
+    """Whether playback may start now; an exempt title may at zero remaining, too."""
+
+    authentication_classes: Sequence[type[BaseAuthentication]] = BoundedView.authentication_classes
+    unavailable_members: ClassVar[dict[str, Any]] = {
+        "eligible": False,
+        "reason": Reason.UNAVAILABLE.value,
+    }
+
+    @extend_schema(
+        operation_id="playback_eligible",
+        parameters=[OpenApiParameter("title_id", UUID, description="what is to be played")],
+        responses=EligibilitySerializer,
+    )
+    def get(self, request: Request, profile_id: UUID) -> Response:
+        profile = profiles.owned(account_of(request), profile_id)
+        is_educational = _is_educational(request.query_params.get("title_id"))
+        balance = None
+        next_reset_at = None
+        is_exempt = False
+        if profile.is_kids:
+            viewer = ledgers.viewer_of(profiles.config_of(profile))
+            _, balance = ledgers.read_balance(profile.id, viewer)
+            next_reset_at = viewer.schedule.bounds(balance.reset_date).ends_at
+            is_exempt = viewer.exempts(is_educational)
+        standing = ledger.verdict(balance, is_exempt=is_exempt)
+        return Response(
+            EligibilitySerializer(
+                {
+                    "eligible": standing.enforcement is not Enforcement.BLOCKED,
+                    "remaining_minutes": minutes(standing.remaining),
+                    "reason": None if standing.reason is None else standing.reason.value,
+                    "next_reset_at": next_reset_at,
+                }
+            ).data
+        )
+
+
+def _is_educational(title_id: str | None) -> bool:
+    """The flag of a title that may be started; False without a title, 404 for an unknown one."""
+    if title_id is None:
+        return False
+    try:
+        wanted = UUID(title_id)
+    except ValueError:
+        error = {"field": "title_id", "code": "invalid", "detail": "This is no UUID."}
+        raise invalid([error]) from None
+    found = Title.objects.filter(id=wanted, withdrawn_at=None).values_list("is_educational")
+    for (flag,) in found:
+        return bool(flag)
+    raise not_found()
+
+
+class ViewingTimeConfigView(BoundedView):
+    """A child's limits and the hour its day starts."""
+
+    @extend_schema(operation_id="viewing_time", responses=ViewingTimeConfigSerializer)
+    def get(self, request: Request, profile_id: UUID) -> Response:
+        profile = profiles.owned(account_of(request), profile_id, kids_only=True)
+        return Response(ViewingTimeConfigSerializer(profiles.config_of(profile)).data)
+
+    @extend_schema(
+        operation_id="change_viewing_time",
+        request=ViewingTimeConfigChangeSerializer,
+        responses=ViewingTimeConfigSerializer,
+    )
+    def put(self, request: Request, profile_id: UUID) -> Response:
+        profile = profiles.owned(account_of(request), profile_id, kids_only=True)
+        body = ViewingTimeConfigChangeSerializer(data=request.data)
+        body.is_valid(raise_exception=True)
+        config = limits.change(profile_id=profile.id, changes=body.validated_data)
+        return Response(ViewingTimeConfigSerializer(config).data)
+
+
+class GrantView(BoundedView):
+    """Extra time for today, from the parent's own device."""
+
+    @extend_schema(
+        operation_id="grant_time", request=GrantRequestSerializer, responses=GrantSerializer
+    )
+    def post(self, request: Request, profile_id: UUID) -> Response:
+        account = account_of(request)
+        profile = profiles.owned(account, profile_id)
+        body = GrantRequestSerializer(data=request.data)
+        body.is_valid(raise_exception=True)
+        if not profile.is_kids:
+            raise Problem(400, "not_a_kids_profile", "Only a child's viewing time is limited.")
+        granted = grants.grant(
+            profile_id=profile.id,
+            account_id=account.id,
+            minutes=body.validated_data["minutes"],
+            is_remote=True,
+        )
+        return Response(
+            GrantSerializer(
+                {
+                    "granted_minutes": granted.granted_minutes,
+                    "remaining_minutes": minutes(granted.remaining),
+                    "is_unlimited_override": granted.is_unlimited_override,
+                }
+            ).data
+        )
