@@ -5,6 +5,7 @@ secret has a default. `.env.example` and `docs/operations.md` list the variables
 """
 
 import sys
+import warnings
 import zoneinfo
 from pathlib import Path
 from typing import Any
@@ -311,7 +312,9 @@ LANGUAGE_CODE = "en-us"
 USE_I18N = False
 STATIC_URL = "/static/"
 STATIC_ROOT = BASE_DIR / "staticfiles"
+# Without a `collectstatic` the files are found with the packages they come from.
 WHITENOISE_USE_FINDERS = True
+warnings.filterwarnings("ignore", message="No directory at", category=UserWarning)
 STORAGES = {
     "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
     "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},

@@ -188,8 +188,9 @@ def changed_schedules(
     running = schedule.viewing_day(now, not_before=latest_day)
     entries = [dict(entry) for entry in earlier]
     current = {"reset_hour": reset_hour, "timezone": timezone}
-    if entries and datetime.fromisoformat(entries[-1]["ends_at"]) > now:
-        # The set values are not in force yet: what they were to replace still is.
+    if entries and running.date <= date.fromisoformat(entries[-1]["last_day"]):
+        # The set values are not in force yet: what they were to replace still is. By the running
+        # day and not by `now`, which a clock that was stepped back can put before the switch.
         pending = entries.pop()
         current = {"reset_hour": pending["reset_hour"], "timezone": pending["timezone"]}
     kept = [e for e in entries if datetime.fromisoformat(e["ends_at"]) > now - _REMEMBERED]

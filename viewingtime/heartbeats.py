@@ -55,8 +55,8 @@ class _Known:
 
     session: Session
     viewer: Viewer
+    is_configured: bool
     profile_id: UUID
-    account_id: UUID
     now: datetime
 
 
@@ -134,9 +134,6 @@ def _known_sessions(session_ids: Iterable[UUID], caller: Caller) -> dict[UUID, _
         profile = row.profile
         require_live(profile.account, caller)
         config = getattr(profile, "viewing_time_config", None)
-        if profile.is_kids and config is None:
-            # The general path makes it.
-            continue
         known[row.id] = _Known(
             session=Session(
                 id=row.id,
@@ -152,8 +149,8 @@ def _known_sessions(session_ids: Iterable[UUID], caller: Caller) -> dict[UUID, _
                 end_reason=row.end_reason,
             ),
             viewer=ledgers.viewer_of(config) if profile.is_kids else ADULT,
+            is_configured=config is not None or not profile.is_kids,
             profile_id=profile.id,
-            account_id=profile.account_id,
             now=row.now,
         )
     return known
@@ -171,7 +168,7 @@ _CONFIG_FIELDS = (
 
 def _looks_steady(beat: Heartbeat, known: _Known) -> bool:
     """Whether the look-up lets one statement do the beat; that statement judges again."""
-    if beat.profile_id != known.profile_id:
+    if beat.profile_id != known.profile_id or not known.is_configured:
         return False
     title = Title(beat.title_id)
     return ledger.is_steady(known.session, known.viewer, _beat(beat, title), known.now)

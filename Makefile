@@ -1,0 +1,65 @@
+# `make run` serves, `make test` tests, `make lint` checks; the first one asked for makes .venv.
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+STAMP := $(VENV)/.installed
+LAUNCHER := $(PY) -m parentalcontrols.launcher
+PACKAGES := parentalcontrols viewingtime pins adminmetrics
+
+# Checks that load the settings; some migrations can only be read where those before them ran.
+define ON_SERVERS
+$(PY) -m mypy $(PACKAGES)
+$(PY) manage.py makemigrations --check --dry-run
+$(PY) manage.py migrate --noinput --verbosity 0
+$(PY) manage.py lintmigrations
+endef
+export ON_SERVERS
+
+# Given on the command line or by the environment, these reach the launcher.
+export PORT DATA_DIR WORKERS BIND_HOST
+
+# An environment whose Python has gone (an upgrade, a move) is made anew.
+$(shell test -x $(PY) || rm -f $(STAMP))
+
+.PHONY: help run test lint format clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make run      serve on PORT (8000) with data in DATA_DIR (.data) and WORKERS (2)"
+	@echo "make test     run the tests on throw-away servers; ARGS are pytest's"
+	@echo "make lint     style, types, imports, migrations, security"
+	@echo "make format   let ruff format the code"
+	@echo "make clean    remove .venv and caches; the data in DATA_DIR stays"
+
+run: $(STAMP)
+	@exec $(LAUNCHER) run
+
+test: $(STAMP)
+	@exec $(LAUNCHER) test $(ARGS)
+
+lint: $(STAMP)
+	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check .
+	@$(VENV)/bin/lint-imports
+	@$(PY) -m bandit -q -ll -c pyproject.toml -r $(PACKAGES)
+	@$(LAUNCHER) with sh -ec "$$ON_SERVERS"
+
+format: $(STAMP)
+	@$(PY) -m ruff check --fix .
+	@$(PY) -m ruff format .
+
+clean:
+	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache staticfiles
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(STAMP): requirements.txt requirements-dev.txt
+	@command -v $(PYTHON) >/dev/null || \
+		{ echo "There is no $(PYTHON): install Python 3.11 or newer, or name one by PYTHON=..."; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "$(PYTHON) is older than Python 3.11: install a newer one, or name it by PYTHON=..."; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+		{ echo "$(PYTHON) cannot make virtual environments: install its venv package (Debian: python3-venv)."; exit 1; }
+	@test -x $(PY) || { echo "Making $(VENV)"; rm -rf $(VENV); $(PYTHON) -m venv $(VENV); }
+	@echo "Installing the requirements"
+	@$(PY) -m pip install --quiet --disable-pip-version-check -r requirements.txt -r requirements-dev.txt
+	@touch $@

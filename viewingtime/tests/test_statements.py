@@ -1,0 +1,175 @@
+"""What a beat costs: every message sent to the server, seen on the wire by libpq's trace."""
+
+import os
+import re
+import tempfile
+from collections.abc import Callable
+from uuid import uuid4
+
+import pytest
+from django.db import connection
+from model_bakery import baker
+from rest_framework.exceptions import AuthenticationFailed
+
+from parentalcontrols.authentication import Caller
+from parentalcontrols.models import Account, Profile, Title, ViewingTimeConfig
+from parentalcontrols.problems import Problem
+from viewingtime import heartbeats
+from viewingtime.heartbeats import Heartbeat
+from viewingtime.models import ViewingSession, ViewingTimeBalance
+from viewingtime.tests.test_concurrency import Household, pass_time
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+# What a client sends to run a statement: by the simple protocol, or a bound one.
+_SENT = re.compile(r"^\S*\s*F\s+\d+\s+(Query|Execute)\b(.*)$", re.MULTILINE)
+_TRANSACTION = re.compile(r'"(BEGIN|COMMIT)')
+
+
+def statements_of(call: Callable[[], object]) -> tuple[int, int]:
+    """How many statements a call sends, and how many BEGIN and COMMIT besides."""
+    call()  # Prepares what the connection has not seen yet.
+    connection.ensure_connection()
+    with tempfile.TemporaryFile("w+") as trace:
+        pgconn = connection.connection.pgconn
+        pgconn.trace(os.dup(trace.fileno()))
+        pgconn.set_trace_flags(1)
+        try:
+            call()
+        finally:
+            pgconn.untrace()
+        trace.seek(0)
+        sent = _SENT.findall(trace.read())
+    control = [rest for kind, rest in sent if kind == "Query" and _TRANSACTION.search(rest)]
+    return len(sent) - len(control), len(control)
+
+
+def test_a_steady_beat_is_two_statements_without_a_transaction() -> None:
+    home = Household()
+    beat = home.beat(home.children[0], home.open(home.children[0]))
+    assert statements_of(lambda: home.send(beat)) == (2, 0)
+
+
+def test_a_batch_of_500_steady_beats_costs_what_one_costs() -> None:
+    home = Household()
+    children = Profile.objects.bulk_create(
+        Profile(account=home.account, name=f"child {n}", is_kids=True) for n in range(500)
+    )
+    ViewingTimeConfig.objects.bulk_create(ViewingTimeConfig(profile=child) for child in children)
+    opened = home.send(*[home.beat(child.id) for child in children])
+    beats = [
+        home.beat(child.id, answer.session_id)
+        for child, answer in zip(children, opened, strict=True)
+    ]
+    assert statements_of(lambda: home.send(*beats)) == (2, 0)
+
+
+def test_a_batch_of_500_first_beats_costs_what_one_costs() -> None:
+    home = Household(children=1)
+    alone = statements_of(lambda: home.send(home.beat(home.children[0])))
+    children = Profile.objects.bulk_create(
+        Profile(account=home.account, name=f"child {n}", is_kids=True) for n in range(500)
+    )
+    ViewingTimeConfig.objects.bulk_create(ViewingTimeConfig(profile=child) for child in children)
+    beats = [home.beat(child.id) for child in children]
+    assert alone == statements_of(lambda: home.send(*beats)) == (3, 2)
+
+
+@pytest.mark.parametrize(
+    "kind", ["title", "device", "stale", "superseded", "restart", "no config", "exhausted"]
+)
+def test_any_other_beat_is_at_most_three_statements(kind: str) -> None:
+    home = Household()
+    child = home.children[0]
+    titles = [home.title, baker.make(Title, title="other", artwork_url="").id]
+    state = {"session": home.open(child), "turn": 0}
+
+    def send() -> None:
+        state["turn"] += 1
+        beat = home.beat(child, state["session"])
+        if kind == "title":
+            beat = Heartbeat(child, titles[state["turn"] % 2], "tv", session_id=state["session"])
+        elif kind == "device":
+            beat = home.beat(child, state["session"], device=f"device {state['turn']}")
+        elif kind == "restart":
+            beat = home.beat(child)
+        state["session"] = home.send(beat)[0].session_id or state["session"]
+
+    def prepared() -> None:
+        if kind == "stale":
+            pass_time(400)
+        elif kind == "superseded":
+            home.send(home.beat(child, device="phone"))
+        elif kind == "no config":
+            ViewingTimeConfig.objects.all().delete()
+        elif kind == "exhausted":
+            ViewingTimeBalance.objects.update(limit_seconds=0)
+
+    send()
+    send()
+    prepared()
+    sent = []
+
+    def once() -> None:
+        if not sent:
+            sent.append(True)
+            return
+        send()
+
+    statements, control = statements_of(once)
+    assert statements <= 3
+    assert control in (0, 2)
+
+
+def test_a_mixed_batch_costs_three_statements_more_than_a_steady_one() -> None:
+    home = Household(children=3)
+    steady = home.beat(home.children[0], home.open(home.children[0]))
+    first = home.beat(home.children[1])
+    twice = home.beat(home.children[2])
+    assert statements_of(lambda: home.send(steady, first, twice, twice)) == (5, 2)
+
+
+def test_a_refused_beat_is_at_most_three_statements() -> None:
+    home = Household()
+    stranger = Household()
+    beats = [
+        home.beat(uuid4()),
+        home.beat(stranger.children[0]),
+        home.beat(home.children[0], uuid4()),
+        home.beat(home.children[0], stranger.open(stranger.children[0])),
+        Heartbeat(home.children[0], uuid4(), "tv"),
+    ]
+    for beat in beats:
+        answers: list[object] = []
+        statements, _ = statements_of(
+            lambda beat=beat, answers=answers: answers.extend(
+                heartbeats.process([beat], home.caller)
+            )
+        )
+        assert statements <= 3
+        assert all(isinstance(answer, Problem) and answer.status == 404 for answer in answers)
+    assert ViewingSession.objects.filter(profile__account=home.account).count() == 0
+
+
+def test_the_steady_statement_is_prepared_once_per_connection() -> None:
+    home = Household()
+    beat = home.beat(home.children[0], home.open(home.children[0]))
+    for _ in range(4):
+        home.send(beat)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT count(*) FROM pg_prepared_statements WHERE statement LIKE %s",
+            ["%INSERT INTO viewing_time_balances AS b%UPDATE viewing_sessions%"],
+        )
+        assert cursor.fetchone() == (1,)
+
+
+def test_an_account_that_is_gone_is_refused_whatever_it_sends() -> None:
+    home = Household()
+    beat = home.beat(home.children[0], home.open(home.children[0]))
+    Account.objects.filter(id=home.account.id).update(is_active=False)
+    for sent in (beat, home.beat(home.children[0]), home.beat(uuid4())):
+        with pytest.raises(AuthenticationFailed):
+            heartbeats.process([sent], home.caller)
+    with pytest.raises(AuthenticationFailed):
+        heartbeats.process([beat], Caller(uuid4(), 0, "account"))
