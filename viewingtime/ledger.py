@@ -263,6 +263,11 @@ def told(
     )
 
 
+def ended_at(session: Session) -> datetime:
+    """When a session ended, or its last beat while it is open."""
+    return session.ended_at or session.last_heartbeat_at
+
+
 class _Book:
     """A working copy of a ledger, in which one event is booked."""
 
@@ -357,7 +362,9 @@ class _Book:
     def cross_resets(self, session: Session, now: datetime, reason: End) -> Session:
         """Splits at every reset up to `now`; answers the session that goes on there."""
         while (reset := self.end_of_day(session)) <= now:
-            # A session that has just begun at this very instant lies in the next day already.
+            if reset == now and reason is End.STOPPED:
+                # Nothing of it lies in the new day.
+                break
             old = self.end(session, reset, reason)
             session = replace(
                 old,
@@ -441,6 +448,9 @@ def transition(
     session = book.sessions[session.id]
     if session.ended_at is None and session.last_heartbeat_at - now > CLOCK_TOLERANCE:
         session = book.end(session, session.last_heartbeat_at, End.CLOCK)
+        if title.id == session.title_id:
+            # It was running: a title that was withdrawn meanwhile goes on.
+            title = replace(title, is_withdrawn=False)
     if session.ended_at is None:
         answer = _go_on(book, session, title, beat, now)
     elif session.end_reason == End.STOPPED:
@@ -451,8 +461,8 @@ def transition(
             answer = _reopen(book, title, beat, now)
         else:
             # A late duplicate names the title of the session that it was sent for: that is no
-            # change of title.
-            late = title.id == session.title_id
+            # change of title, unless it is too late to be a duplicate.
+            late = title.id == session.title_id and now - ended_at(session) <= TAIL
             answer = _go_on(book, playing, None if late else title, beat, now)
     elif session.end_reason == End.SUPERSEDED:
         answer = book.refused(beat, title, Reason.SUPERSEDED, now)
