@@ -9,7 +9,7 @@ from uuid import UUID
 from django.contrib.auth.hashers import make_password
 from django.db import transaction
 
-from parentalcontrols import titles
+from parentalcontrols import title_files, titles
 from parentalcontrols.models import Account, Profile, Title, ViewingTimeConfig
 
 PARENT_EMAIL: Final = "parent@example.com"
@@ -124,11 +124,11 @@ def _short_film() -> int:
 
 def _catalogue(now: datetime) -> int:
     """Imports the titles whose external id is missing: those that are there may be corrected."""
-    rows = titles.read_rows(path=CATALOGUE)
+    rows = title_files.read_rows(path=CATALOGUE)
     ids = [str(row.cells["external_id"]) for row in rows]
     present = set(Title.objects.filter(external_id__in=ids).values_list("external_id", flat=True))
     missing = [row for row in rows if row.cells["external_id"] not in present]
     if not missing:
         return 0
-    plan = titles.plan_columns(rows=missing)
+    plan = title_files.plan_columns(rows=missing)
     return titles.import_titles(rows=missing, plan=plan, now=now).created

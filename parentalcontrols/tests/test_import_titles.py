@@ -20,7 +20,7 @@ from django.db import IntegrityError, connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from parentalcontrols import titles
+from parentalcontrols import title_files, title_rows, titles
 from parentalcontrols.models import Title
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
@@ -28,28 +28,30 @@ UNTIDY = Path(__file__).parent / "data" / "untidy_movies.json"
 CATALOGUES = [UNTIDY, *(Path(path) for path in [os.environ.get("TITLES_FILE")] if path)]
 
 
-def rows_of(*cells: object) -> list[titles.Row]:
+def rows_of(*cells: object) -> list[title_files.Row]:
     return [
-        titles.Row(number=number, cells=one)
+        title_files.Row(number=number, cells=one)
         if isinstance(one, Mapping)
-        else titles.Row(number=number, cells={}, fault=str(one))
+        else title_files.Row(number=number, cells={}, fault=str(one))
         for number, one in enumerate(cells, 1)
     ]
 
 
-def checked(*cells: object) -> titles.CheckedRows:
+def checked(*cells: object) -> title_rows.CheckedRows:
     rows = rows_of(*cells)
-    return titles.check_rows(rows=rows, plan=titles.plan_columns(rows=rows), this_year=NOW.year)
+    return title_rows.check_rows(
+        rows=rows, plan=title_files.plan_columns(rows=rows), this_year=NOW.year
+    )
 
 
-def value_of(field: str, cell: object) -> titles.Value:
+def value_of(field: str, cell: object) -> title_files.Value:
     (record,) = checked({"title": "Somewhere", field: cell}).records
     return record.values[field]
 
 
 def imported(*cells: object, **options: Any) -> titles.ImportReport:
     rows = rows_of(*cells)
-    plan = titles.plan_columns(rows=rows)
+    plan = title_files.plan_columns(rows=rows)
     return titles.import_titles(rows=rows, plan=plan, now=NOW, **options)
 
 
@@ -96,8 +98,8 @@ def csv_file(tmp_path: Path):
 @pytest.mark.parametrize("path", CATALOGUES, ids=lambda path: path.name)
 class TestARealCatalogue:
     def test_is_imported_and_the_second_time_creates_and_changes_nothing(self, path):
-        rows = titles.read_rows(path=path)
-        plan = titles.plan_columns(rows=rows)
+        rows = title_files.read_rows(path=path)
+        plan = title_files.plan_columns(rows=rows)
         first = titles.import_titles(rows=rows, plan=plan, now=NOW, skip_invalid=True)
         again = titles.import_titles(rows=rows, plan=plan, now=NOW, skip_invalid=True)
 
@@ -108,8 +110,8 @@ class TestARealCatalogue:
         assert (again.rejections, again.notes) == (first.rejections, first.notes)
 
     def test_rejects_the_film_without_a_title_and_nothing_else(self, path):
-        rows = titles.read_rows(path=path)
-        report = titles.import_titles(rows=rows, plan=titles.plan_columns(rows=rows), now=NOW)
+        rows = title_files.read_rows(path=path)
+        report = titles.import_titles(rows=rows, plan=title_files.plan_columns(rows=rows), now=NOW)
 
         nameless = [row.number for row in rows if row.cells["Title"] is None]
         assert [(one.row, one.reason) for one in report.rejections] == [
@@ -120,8 +122,8 @@ class TestARealCatalogue:
         assert not Title.objects.exists()
 
     def test_keeps_titles_that_are_numbers_and_makes_documentaries_educational(self, path):
-        rows = titles.read_rows(path=path)
-        plan = titles.plan_columns(rows=rows)
+        rows = title_files.read_rows(path=path)
+        plan = title_files.plan_columns(rows=rows)
         titles.import_titles(rows=rows, plan=plan, now=NOW, skip_invalid=True)
 
         assert Title.objects.filter(title__in=["1776", "1941", "9", "21", "300"]).count() == 5
@@ -131,9 +133,9 @@ class TestARealCatalogue:
         assert set(educational.values_list("genre", flat=True)) == {"Documentary"}
 
     def test_has_no_year_to_come_and_no_rating_that_says_nothing(self, path):
-        rows = titles.read_rows(path=path)
+        rows = title_files.read_rows(path=path)
         report = titles.import_titles(
-            rows=rows, plan=titles.plan_columns(rows=rows), now=NOW, skip_invalid=True
+            rows=rows, plan=title_files.plan_columns(rows=rows), now=NOW, skip_invalid=True
         )
 
         assert not Title.objects.filter(release_year__gt=2026).exists()
@@ -149,9 +151,9 @@ class TestARealCatalogue:
         }
 
     def test_keeps_films_of_one_name_apart_by_their_year(self, path):
-        rows = titles.read_rows(path=path)
+        rows = title_files.read_rows(path=path)
         titles.import_titles(
-            rows=rows, plan=titles.plan_columns(rows=rows), now=NOW, skip_invalid=True
+            rows=rows, plan=title_files.plan_columns(rows=rows), now=NOW, skip_invalid=True
         )
 
         years = Title.objects.filter(title="Peter Pan").order_by("release_year")
@@ -317,7 +319,7 @@ def test_what_is_blanked_in_a_rejected_row_is_not_noted():
 
 
 def test_the_longest_texts_are_those_of_the_table():
-    for field, longest in titles.LONGEST.items():
+    for field, longest in title_rows.LONGEST.items():
         if field != "synopsis":
             assert Title._meta.get_field(field).max_length == longest
 
@@ -327,7 +329,7 @@ def test_the_longest_texts_are_those_of_the_table():
 
 def test_columns_are_found_by_their_names_whatever_case_and_punctuation():
     rows = rows_of({"TITLE": "Up", "Release_Year": 2009, "Age rating": "PG", "Running Time": 96})
-    assert titles.plan_columns(rows=rows).columns == {
+    assert title_files.plan_columns(rows=rows).columns == {
         "title": "TITLE",
         "release_year": "Release_Year",
         "age_rating": "Age rating",
@@ -337,7 +339,7 @@ def test_columns_are_found_by_their_names_whatever_case_and_punctuation():
 
 def test_a_mapping_goes_before_the_usual_names():
     rows = rows_of({"Title": "Up", "Original Name": "Oben"})
-    plan = titles.plan_columns(rows=rows, mapping={"title": "original name"})
+    plan = title_files.plan_columns(rows=rows, mapping={"title": "original name"})
     assert plan.columns == {"title": "Original Name"}
 
 
@@ -347,19 +349,19 @@ def test_a_mapping_goes_before_the_usual_names():
         ({"mapping": {"colour": "Title"}}, "There is no field 'colour' to map"),
         ({"mapping": {"genre": "Kind"}}, "The file has no column 'Kind'"),
         (
-            {"educational": [titles.EducationalRule(column="Kind", value="x")]},
+            {"educational": [title_files.EducationalRule(column="Kind", value="x")]},
             "The file has no column 'Kind'",
         ),
     ],
 )
 def test_a_mapping_to_nothing_is_refused(options, sentence):
-    with pytest.raises(titles.CatalogueError, match=sentence):
-        titles.plan_columns(rows=rows_of({"Title": "Up"}), **options)
+    with pytest.raises(title_files.CatalogueError, match=sentence):
+        title_files.plan_columns(rows=rows_of({"Title": "Up"}), **options)
 
 
 def test_a_file_without_titles_is_refused_with_the_names_of_its_columns():
-    with pytest.raises(titles.CatalogueError, match=r"No column holds .*'Film', 'Kind'"):
-        titles.plan_columns(rows=rows_of({"Film": "Up", "Kind": "x"}))
+    with pytest.raises(title_files.CatalogueError, match=r"No column holds .*'Film', 'Kind'"):
+        title_files.plan_columns(rows=rows_of({"Film": "Up", "Kind": "x"}))
 
 
 def test_rules_make_titles_educational_where_the_flag_itself_is_silent():
@@ -369,9 +371,9 @@ def test_rules_make_titles_educational_where_the_flag_itself_is_silent():
         {"Title": "C", "Kind": "nature ", "Educational": "no"},
         {"Title": "D", "Kind": None, "Educational": None},
     )
-    rule = titles.EducationalRule(column="kind", value="NATURE")
-    plan = titles.plan_columns(rows=rows, educational=[rule])
-    outcome = titles.check_rows(rows=rows, plan=plan, this_year=2026)
+    rule = title_files.EducationalRule(column="kind", value="NATURE")
+    plan = title_files.plan_columns(rows=rows, educational=[rule])
+    outcome = title_rows.check_rows(rows=rows, plan=plan, this_year=2026)
     assert [record.values["is_educational"] for record in outcome.records] == [
         True,
         False,
@@ -590,8 +592,8 @@ class TestWriting:
 def test_a_file_that_is_not_json_is_refused_with_a_sentence(tmp_path, content, sentence):
     path = tmp_path / "catalogue.json"
     path.write_bytes(content)
-    with pytest.raises(titles.CatalogueError, match=sentence):
-        titles.read_rows(path=path)
+    with pytest.raises(title_files.CatalogueError, match=sentence):
+        title_files.read_rows(path=path)
 
 
 @pytest.mark.parametrize(
@@ -604,33 +606,33 @@ def test_a_file_that_is_not_json_is_refused_with_a_sentence(tmp_path, content, s
     ],
 )
 def test_a_file_that_is_not_csv_is_refused_with_a_sentence(csv_file, text, sentence):
-    with pytest.raises(titles.CatalogueError, match=sentence):
-        titles.read_rows(path=csv_file(text))
+    with pytest.raises(title_files.CatalogueError, match=sentence):
+        title_files.read_rows(path=csv_file(text))
 
 
 def test_an_ending_that_says_nothing_needs_the_format(csv_file):
     path = csv_file("title\nUp\n", name="catalogue.txt")
-    with pytest.raises(titles.CatalogueError, match="--format"):
-        titles.read_rows(path=path)
-    assert [row.cells for row in titles.read_rows(path=path, file_format="csv")] == [
+    with pytest.raises(title_files.CatalogueError, match="--format"):
+        title_files.read_rows(path=path)
+    assert [row.cells for row in title_files.read_rows(path=path, file_format="csv")] == [
         {"title": "Up"}
     ]
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(titles.CatalogueError, match="No such file"):
-        titles.read_rows(path=tmp_path / "none.json")
+    with pytest.raises(title_files.CatalogueError, match="No such file"):
+        title_files.read_rows(path=tmp_path / "none.json")
 
 
 def test_json_may_be_a_list_or_hold_one_as_titles_with_a_byte_order_mark_or_without(tmp_path):
     for content in (b'[{"title": 9}]', codecs.BOM_UTF8 + b'{"titles": [{"title": 9}]}'):
         path = tmp_path / "catalogue.json"
         path.write_bytes(content)
-        assert titles.read_rows(path=path) == [titles.Row(number=1, cells={"title": 9})]
+        assert title_files.read_rows(path=path) == [title_files.Row(number=1, cells={"title": 9})]
 
 
 def test_csv_rows_are_counted_without_header_and_empty_lines(csv_file):
-    rows = titles.read_rows(
+    rows = title_files.read_rows(
         path=csv_file(
             'title,synopsis\r\n"Up","Two\r\nlines"\r\n\r\nBabe\r\nHook,a,b\r\nToys,\r\n', bom=True
         )
@@ -645,8 +647,10 @@ def test_csv_rows_are_counted_without_header_and_empty_lines(csv_file):
 
 
 def test_a_cell_of_any_length_is_its_rows_fault_alone(csv_file):
-    rows = titles.read_rows(path=csv_file("title\n" + "x" * 200_000 + "\nUp\n"))
-    outcome = titles.check_rows(rows=rows, plan=titles.plan_columns(rows=rows), this_year=2026)
+    rows = title_files.read_rows(path=csv_file("title\n" + "x" * 200_000 + "\nUp\n"))
+    outcome = title_rows.check_rows(
+        rows=rows, plan=title_files.plan_columns(rows=rows), this_year=2026
+    )
     assert [record.title for record in outcome.records] == ["Up"]
     assert outcome.rejections[0].reason == "title has 200000 characters, 300 is the most"
 

@@ -11,7 +11,7 @@ from django.db import IntegrityError
 from django.utils import timezone
 from tqdm import tqdm
 
-from parentalcontrols import titles
+from parentalcontrols import title_files, title_rows, titles
 
 REJECTIONS_SHOWN: Final = 10
 
@@ -51,7 +51,7 @@ One rejected row is enough to write nothing and to exit with 1, unless --skip-in
             metavar="FIELD=COLUMN",
             help=(
                 "the column of a field, again for each field; columns with usual names are found "
-                f"without it. Fields: {', '.join(titles.FIELDS)}"
+                f"without it. Fields: {', '.join(title_files.FIELDS)}"
             ),
         )
         parser.add_argument(
@@ -83,12 +83,12 @@ One rejected row is enough to write nothing and to exit with 1, unless --skip-in
         if rejects is not None:
             _write_rejections(rejects, ())  # if that cannot be, better now than after the import
         try:
-            rows = titles.read_rows(path=path, file_format=options["format"])
-            plan = titles.plan_columns(
+            rows = title_files.read_rows(path=path, file_format=options["format"])
+            plan = title_files.plan_columns(
                 rows=rows,
                 mapping=dict(_pair("--map", text) for text in options["map"]),
                 educational=[
-                    titles.EducationalRule(column=column, value=value)
+                    title_files.EducationalRule(column=column, value=value)
                     for column, value in (
                         _pair("--educational", text) for text in options["educational"]
                     )
@@ -103,7 +103,7 @@ One rejected row is enough to write nothing and to exit with 1, unless --skip-in
                     dry_run=options["dry_run"],
                     progress=bar.update,
                 )
-        except titles.CatalogueError as error:
+        except title_files.CatalogueError as error:
             raise CommandError(str(error)) from None
         except IntegrityError:
             raise CommandError(
@@ -161,7 +161,7 @@ def _printable(text: str) -> str:
     )
 
 
-def _write_rejections(path: Path, rejections: tuple[titles.Rejection, ...]) -> None:
+def _write_rejections(path: Path, rejections: tuple[title_rows.Rejection, ...]) -> None:
     try:
         with path.open("w", encoding="utf-8", newline="") as file:
             lines = csv.writer(file)
