@@ -334,6 +334,13 @@ LOGGING = {
         },
         "plain": {"format": "%(asctime)s %(levelname)-7s %(name)s %(message)s"},
     },
+    "filters": {
+        # A 4xx is the client's affair, and a 503 is logged where it is decided.
+        "ours": {
+            "()": "django.utils.log.CallbackFilter",
+            "callback": lambda record: getattr(record, "status_code", 500) != 503,
+        },
+    },
     "handlers": {
         "stderr": {
             "class": "logging.StreamHandler",
@@ -342,8 +349,7 @@ LOGGING = {
     },
     "root": {"handlers": ["stderr"], "level": LOG_LEVEL},
     "loggers": {
-        # A 4xx is the client's affair and a 503 is logged where it is decided.
-        "django.request": {"level": "ERROR"},
+        "django.request": {"level": "ERROR", "filters": ["ours"]},
         "django.security.DisallowedHost": {"level": "CRITICAL"},
     },
 }
