@@ -3,34 +3,39 @@
 from typing import Any
 from uuid import UUID
 
+from django.core.validators import URLValidator
 from rest_framework import serializers
 
 
 class StrictCharField(serializers.CharField):
-    """Text only: no number or boolean becomes text; a NUL character is refused."""
+    """Text only: no number or boolean becomes text; a NUL character is refused.
+
+    Its length is that of what was sent, before the white space around it is taken off.
+    """
 
     def to_internal_value(self, data: Any) -> str:
         if not isinstance(data, str):
             self.fail("invalid")
+        if self.max_length is not None and len(data) > self.max_length:
+            self.fail("max_length", max_length=self.max_length)
         return str(super().to_internal_value(data))
 
 
-class StrictEmailField(serializers.EmailField):
+class StrictEmailField(StrictCharField, serializers.EmailField):
     """An e-mail address as text, in lower case."""
 
     def to_internal_value(self, data: Any) -> str:
-        if not isinstance(data, str):
-            self.fail("invalid")
-        return str(super().to_internal_value(data)).lower()
+        return super().to_internal_value(data).lower()
 
 
-class StrictURLField(serializers.URLField):
+class StrictURLField(StrictCharField, serializers.URLField):
     """An http or https address as text."""
 
-    def to_internal_value(self, data: Any) -> str:
-        if not isinstance(data, str):
-            self.fail("invalid")
-        return str(super().to_internal_value(data))
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        for validator in self.validators:
+            if isinstance(validator, URLValidator):
+                validator.schemes = ["http", "https"]
 
 
 class StrictBooleanField(serializers.BooleanField):

@@ -17,9 +17,13 @@ from parentalcontrols.problems import Problem
 def read_body(stream: IO[bytes] | None, content_length: str | None) -> bytes:
     """The body, at most `MAX_BODY_BYTES` of it; more is a 413, whatever its length claims."""
     limit = settings.MAX_BODY_BYTES
-    if content_length and content_length.isdigit() and int(content_length) > limit:
+    if content_length and content_length.isdecimal() and int(content_length) > limit:
         raise Problem(413)
-    body = stream.read(limit + 1) if stream is not None else b""
+    try:
+        body = stream.read(limit + 1) if stream is not None else b""
+    except Exception:
+        # The client went away, or its chunks are none: each server has its own errors for that.
+        raise ParseError("The request's body cannot be read.") from None
     if len(body) > limit:
         raise Problem(413)
     return body
@@ -34,6 +38,23 @@ def decode_object(body: bytes) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise ParseError("The request's body is no JSON object.")
     return document
+
+
+class JSONRequest(Request):
+    """A request whose `data` is the JSON object of its body; no body is no object: a 400."""
+
+    def _load_stream(self) -> None:
+        """DRF looks at the length alone; a chunked body has none."""
+        environ = self._request.META
+        if environ.get("wsgi.input_terminated") and not environ.get("CONTENT_LENGTH"):
+            self._stream = environ["wsgi.input"]
+        else:
+            super()._load_stream()  # type: ignore[misc]
+
+    def _parse(self) -> Any:
+        if self.stream is None:
+            raise ParseError("The request has no body.")
+        return super()._parse()  # type: ignore[misc]
 
 
 class StrictJSONParser(BaseParser):

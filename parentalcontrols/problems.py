@@ -17,7 +17,6 @@ from django.core.exceptions import (
 from django.db import InterfaceError, OperationalError
 from django.http import Http404, HttpRequest, JsonResponse
 from rest_framework import exceptions
-from rest_framework.response import Response
 
 logger = logging.getLogger(__name__)
 
@@ -25,10 +24,16 @@ CONTENT_TYPE = "application/problem+json"
 #: Seconds after which a client may ask again when the service cannot answer now.
 RETRY_AFTER = 2
 
+#: Headers that a status is never sent without (RFC 9110 sections 10.2.3 and 11.6.1).
+_HEADERS = {
+    401: {"WWW-Authenticate": 'Bearer realm="api"'},
+    503: {"Retry-After": str(RETRY_AFTER)},
+}
+
 #: The sentences of problems that are told by their status alone.
 _SENTENCES = {
     400: ("bad_request", "The request is not understood."),
-    401: ("not_authenticated", "A valid access token is needed."),
+    401: ("not_authenticated", "A valid token is needed."),
     403: ("forbidden", "This is not allowed."),
     404: ("not_found", "There is no such thing here."),
     405: ("method_not_allowed", "This method is not allowed here."),
@@ -62,7 +67,7 @@ class Problem(Exception):
         self.code = code or usual_code
         self.detail = detail or usual_detail
         self.errors = list(errors)
-        self.headers = dict(headers or {})
+        self.headers = {**_HEADERS.get(status, {}), **(headers or {})}
         self.members = dict(members or {})
         super().__init__(self.detail)
 
@@ -93,7 +98,7 @@ def invalid(errors: Sequence[Mapping[str, str]]) -> Problem:
 
 def unavailable(members: Mapping[str, Any] | None = None) -> Problem:
     """The service cannot answer now, and says so."""
-    return Problem(503, headers={"Retry-After": str(RETRY_AFTER)}, members=members)
+    return Problem(503, members=members)
 
 
 def as_problem(error: Exception) -> Problem | None:
@@ -106,7 +111,7 @@ def as_problem(error: Exception) -> Problem | None:
         case exceptions.ParseError():
             return Problem(400, "malformed", str(error.detail))
         case exceptions.NotAuthenticated() | exceptions.AuthenticationFailed():
-            return Problem(401, headers={"WWW-Authenticate": 'Bearer realm="api"'})
+            return Problem(401)
         case exceptions.MethodNotAllowed():
             return Problem(405)
         case exceptions.NotAcceptable():
@@ -148,8 +153,11 @@ def _validation_errors(detail: Any, field: str = "") -> Iterator[dict[str, str]]
         yield {"field": field, "code": str(code), "detail": str(detail)}
 
 
-def exception_handler(error: Exception, context: Mapping[str, Any]) -> Response | None:
-    """DRF's hook: every exception of a view becomes a problem; None passes faults of ours on."""
+def exception_handler(error: Exception, context: Mapping[str, Any]) -> JsonResponse | None:
+    """DRF's hook: every exception of a view becomes a problem; None passes faults of ours on.
+
+    The answer is JSON whatever the view itself would render.
+    """
     problem = as_problem(error)
     if problem is None:
         return None
@@ -157,18 +165,11 @@ def exception_handler(error: Exception, context: Mapping[str, Any]) -> Response 
         # A question about a child's time is answered "blocked" when it cannot be answered
         # (domain.md section 4).
         problem.members.update(getattr(context.get("view"), "unavailable_members", {}))
-    response = Response(
-        problem.document(),
-        status=problem.status,
-        headers=problem.headers,
-        content_type=CONTENT_TYPE,
-    )
-    response.exception = True
-    return response
+    return response(problem)
 
 
 def response(problem: Problem) -> JsonResponse:
-    """A problem outside of DRF's views."""
+    """A problem as an answer."""
     return JsonResponse(
         problem.document(),
         status=problem.status,

@@ -3,6 +3,7 @@
 from typing import Any, Literal
 
 from drf_spectacular.openapi import AutoSchema
+from drf_spectacular.plumbing import ResolvedComponent
 from drf_spectacular.utils import OpenApiResponse
 from rest_framework import serializers
 
@@ -31,34 +32,88 @@ class ProblemSerializer(serializers.Serializer[Any]):
 _MEANINGS = {
     "400": "the request is not valid",
     "401": "no token, or one that is not good",
-    "403": "refused",
     "404": "not there, or not yours",
-    "405": "method not allowed",
     "413": "the body is too large",
     "415": "the body is not JSON",
     "503": "the service cannot answer right now",
+}
+_HEADERS = {
+    "401": {"WWW-Authenticate": {"schema": {"type": "string"}, "required": True}},
+    "503": {
+        "Retry-After": {
+            "schema": {"type": "integer"},
+            "required": True,
+            "description": "seconds after which to ask again",
+        }
+    },
 }
 
 
 class ProblemAwareSchema(AutoSchema):
     """drf-spectacular's schema, plus the problems."""
 
+    def get_auth(self) -> list[dict[str, Any]]:
+        """The one way to say who is asking, whichever of our authenticators reads it."""
+        if not self.view.get_authenticators():
+            return []
+        self.registry.register_on_missing(
+            ResolvedComponent(  # type: ignore[no-untyped-call]
+                name="bearer",
+                type=ResolvedComponent.SECURITY_SCHEMA,
+                object="bearer",
+                schema={"type": "http", "scheme": "bearer", "bearerFormat": "JWT"},
+            )
+        )
+        return [{"bearer": []}]
+
+    def get_request_serializer(self) -> Any:
+        """What `extend_schema` names; there is nothing to guess it from."""
+        return None
+
+    def _get_serializer_name(
+        self, serializer: Any, direction: str, bypass_extensions: bool = False
+    ) -> str:
+        """`Grant` for an answer, `GrantRequest` for a request, however the class is called."""
+        name: str = super()._get_serializer_name(serializer, direction, bypass_extensions)
+        return name.replace("RequestRequest", "Request")
+
+    def _resolve_path_parameters(self, variables: list[str]) -> list[dict[str, Any]]:
+        """Every variable of our paths is an id."""
+        parameters: list[dict[str, Any]] = super()._resolve_path_parameters(  # type: ignore[no-untyped-call]
+            variables
+        )
+        for parameter in parameters:
+            parameter["schema"] = {"type": "string", "format": "uuid"}
+        return parameters
+
+    def _get_request_body(self, direction: str = "request") -> dict[str, Any] | None:
+        """A body that may be left out does not exist: without one the answer is a 400."""
+        body: dict[str, Any] | None = super()._get_request_body(  # type: ignore[no-untyped-call]
+            direction
+        )
+        return body and {**body, "required": True}
+
     def _get_response_bodies(
         self, direction: Literal["request", "response"] = "response"
     ) -> dict[str, Any]:
         bodies: dict[str, Any] = super()._get_response_bodies(direction)
-        statuses = {"400", "401", "404", "503"}
-        if self.get_request_serializer() is not None:
-            statuses |= {"413", "415"}
-        if not self.get_auth():
-            statuses -= {"404"}
-            if not self.path.endswith(("/login", "/refresh")):
-                statuses -= {"401"}
-        if "{" not in self.path and "heartbeat" not in self.path:
-            statuses -= {"404"}
-        for status in sorted(statuses - bodies.keys()):
+        for status in sorted(self._problem_statuses() - bodies.keys()):
             response = OpenApiResponse(ProblemSerializer, _MEANINGS[status])
             bodies[status] = self._get_response_for_code(  # type: ignore[no-untyped-call]
                 response, status, [CONTENT_TYPE], direction
             )
+            if status in _HEADERS:
+                bodies[status]["headers"] = _HEADERS[status]
         return bodies
+
+    def _problem_statuses(self) -> set[str]:
+        statuses = {"503"}
+        if self.get_request_serializer() is not None:
+            statuses |= {"400", "413", "415"}
+        if self.get_override_parameters():
+            statuses |= {"400"}
+        if self.get_auth() or self.path.endswith(("/login", "/refresh")):
+            statuses |= {"401"}
+        if "{" in self.path or self.path.endswith("/heartbeat"):
+            statuses |= {"404"}
+        return statuses

@@ -58,11 +58,12 @@ class TokenPairSerializer(serializers.Serializer[Any]):
 class AccountSerializer(serializers.ModelSerializer[Account]):
     """The account itself."""
 
-    is_admin = serializers.BooleanField(source="is_staff")
+    is_admin = serializers.BooleanField(source="is_staff", read_only=True)
 
     class Meta:
         model = Account
         fields = ("id", "email", "is_admin", "created_at")
+        read_only_fields = fields
 
 
 class ProfileRequestSerializer(serializers.Serializer[Any]):
@@ -80,3 +81,4 @@ class ProfileSerializer(serializers.ModelSerializer[Profile]):
     class Meta:
         model = Profile
         fields = ("id", "name", "is_kids", "parental_rating", "avatar_url")
+        read_only_fields = fields

@@ -24,13 +24,15 @@ env = environ.Env()
 zoneinfo.reset_tzpath(to=())
 
 
-def _flag(name: str) -> bool:
+def _flag(name: str, default: bool = False) -> bool:
     """A boolean variable; anything but a clear yes or no stops the start."""
     value = env.str(name, "").strip().lower()
     if value in {"1", "true", "yes", "on"}:
         return True
-    if value in {"", "0", "false", "no", "off"}:
+    if value in {"0", "false", "no", "off"}:
         return False
+    if not value:
+        return default
     raise ImproperlyConfigured(f"{name} is neither true nor false: set it to true or false.")
 
 
@@ -91,7 +93,7 @@ def _database() -> dict[str, Any]:
         )
         options["options"] = f"{options.get('options', '')} {limits}".strip()
     # Prepared statements are kept per connection (T020); PgBouncer before 1.21 cannot do that.
-    prepared = env.bool("DATABASE_PREPARED", True)
+    prepared = _flag("DATABASE_PREPARED", default=True)
     options["server_side_binding"] = prepared
     options["prepare_threshold"] = 2 if prepared else None
     return {
@@ -109,6 +111,15 @@ def _database() -> dict[str, Any]:
         "OPTIONS": options,
         "TEST": {"NAME": env.str("TEST_DATABASE_NAME", "") or None},
     }
+
+
+def _cache_url() -> str:
+    """`REDIS_URL`, of a Redis or a Valkey."""
+    hint = "set it to redis://[:password@]host:port/0."
+    url = _required("REDIS_URL", hint)
+    if urlsplit(url).scheme not in {"redis", "rediss", "unix"}:
+        raise ImproperlyConfigured(f"REDIS_URL is no address of a Redis or Valkey server: {hint}")
+    return url
 
 
 def _origins(name: str) -> list[str]:
@@ -213,7 +224,7 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 CACHES = {
     "default": {
         "BACKEND": "django_redis.cache.RedisCache",
-        "LOCATION": _required("REDIS_URL", "set it to redis://[:password@]host:port/0."),
+        "LOCATION": _cache_url(),
         "KEY_PREFIX": "viewingtime",
         "OPTIONS": {
             "CONNECTION_POOL_KWARGS": {
@@ -262,7 +273,7 @@ REST_FRAMEWORK = {
 SPECTACULAR_SETTINGS = {
     "TITLE": "Viewing time and parental controls",
     "DESCRIPTION": "How much longer may this child watch? Errors are RFC 9457 problems.",
-    "VERSION": "1.0.0",
+    "VERSION": "0.1.0",
     "OAS_VERSION": "3.1.0",
     "SERVE_INCLUDE_SCHEMA": False,
     "SERVE_PERMISSIONS": ["rest_framework.permissions.AllowAny"],

@@ -17,7 +17,9 @@ from rest_framework.views import APIView
 
 from parentalcontrols import accounts, profiles
 from parentalcontrols.models import Account
+from parentalcontrols.parsers import JSONRequest
 from parentalcontrols.postgresql import deadline
+from parentalcontrols.problems import Problem
 from parentalcontrols.serializers import (
     AccountSerializer,
     CredentialsSerializer,
@@ -44,6 +46,15 @@ class BoundedView(APIView):
     def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
         with deadline.within(self.database_seconds):
             return super().dispatch(request, *args, **kwargs)
+
+    def initialize_request(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Request:
+        return JSONRequest(
+            request,
+            parsers=self.get_parsers(),
+            authenticators=self.get_authenticators(),
+            negotiator=self.get_content_negotiator(),
+            parser_context=self.get_parser_context(request),
+        )
 
 
 def account_of(request: Request) -> Account:
@@ -138,13 +149,21 @@ class SelectProfileView(BoundedView):
         return Response(ProfileSerializer(profile).data)
 
 
+def _require_safe(request: HttpRequest) -> None:
+    """Refuses every method that could change something."""
+    if request.method not in {"GET", "HEAD"}:
+        raise Problem(405, headers={"Allow": "GET, HEAD"})
+
+
 def livez(request: HttpRequest) -> HttpResponse:
     """The process answers; nothing else is asked."""
+    _require_safe(request)
     return JsonResponse({"status": "ok"})
 
 
 def readyz(request: HttpRequest) -> HttpResponse:
     """Database and cache, each by name. Only the database decides (503): the cache may be away."""
+    _require_safe(request)
     found = {"database": "ok", "cache": "ok"}
     try:
         with deadline.within(READINESS_SECONDS), connection.cursor() as cursor:

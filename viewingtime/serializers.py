@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from uuid import UUID
 
 import msgspec
+from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from parentalcontrols.fields import (
@@ -23,6 +24,7 @@ from parentalcontrols.models import (
     ViewingTimeConfig,
 )
 from parentalcontrols.problems import Problem, invalid
+from parentalcontrols.schema import FieldErrorSerializer
 from parentalcontrols.viewing_day import timezone_names
 from viewingtime.heartbeats import Heartbeat
 from viewingtime.ledger import Answer, Enforcement, Reason
@@ -166,6 +168,7 @@ class HeartbeatErrorSerializer(serializers.Serializer[Any]):
     status = serializers.IntegerField()
     code = serializers.CharField()
     detail = serializers.CharField()
+    errors = FieldErrorSerializer(many=True, required=False)  # type: ignore[assignment]
 
 
 class HeartbeatResultSerializer(HeartbeatAnswerSerializer):
@@ -219,6 +222,14 @@ class EligibilitySerializer(serializers.Serializer[Any]):
     next_reset_at = serializers.DateTimeField(allow_null=True)
 
 
+@extend_schema_field(
+    {
+        "type": "integer",
+        "minimum": LIMIT_LEAST_MINUTES,
+        "maximum": LIMIT_MOST_MINUTES,
+        "multipleOf": LIMIT_STEP_MINUTES,
+    }
+)
 class _LimitField(StrictIntegerField):
     """A limit in minutes: 15 to 480 in steps of 15; null = unlimited."""
 
@@ -276,12 +287,18 @@ class ViewingTimeConfigSerializer(serializers.ModelSerializer[ViewingTimeConfig]
             "timezone",
             "updated_at",
         )
+        read_only_fields = fields
+
+
+@extend_schema_field({"type": ["integer", "null"], "enum": [*GRANT_MINUTES, None]})
+class _GrantField(StrictIntegerField):
+    """Minutes to grant; null = unlimited."""
 
 
 class GrantRequestSerializer(serializers.Serializer[Any]):
     """Extra time for today: 15, 30 or 60 minutes, or null = unlimited."""
 
-    minutes = StrictIntegerField(allow_null=True)
+    minutes = _GrantField(allow_null=True)
 
     def validate_minutes(self, value: int | None) -> int | None:
         if value is not None and value not in GRANT_MINUTES:

@@ -42,7 +42,7 @@ class Migration(migrations.Migration):
                 ('last_login', models.DateTimeField(blank=True, null=True, verbose_name='last login')),
                 ('is_superuser', models.BooleanField(default=False, help_text='Designates that this user has all permissions without explicitly assigning them.', verbose_name='superuser status')),
                 ('id', models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False)),
-                ('email', models.EmailField(max_length=254)),
+                ('email', models.EmailField(db_collation='C', max_length=254)),
                 ('is_active', models.BooleanField(db_default=True, default=True, help_text='Without it every token of the account is refused.')),
                 ('is_staff', models.BooleanField(db_default=False, default=False, help_text='May enter this site and read the metrics.')),
                 ('token_version', models.PositiveIntegerField(db_default=0, default=0, editable=False, help_text='Tokens of an earlier version are refused; a new password raises it.')),

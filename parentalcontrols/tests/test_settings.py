@@ -1,0 +1,208 @@
+"""The environment decides; what is missing, weak or wrong stops the start with a sentence."""
+
+import json
+import os
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+from django.conf import settings
+
+# From Python 3.12 on a fork is warned of where the test runner has threads (pytest-xdist).
+pytestmark = pytest.mark.filterwarnings("ignore:This process.*multi-threaded:DeprecationWarning")
+
+GOOD = {
+    "SECRET_KEY": "a-secret-of-the-admin-0123456789-abcdefghij",
+    "TOKEN_SIGNING_KEY": "a-secret-of-the-tokens-0123456789-abcdefghij",
+    "PIN_PEPPER": "a-secret-of-the-pins-0123456789-abcdefghij",
+    "DATABASE_URL": "postgresql://user:word@db.example.com:5432/viewing",
+    "REDIS_URL": "redis://cache.example.com:6379/0",
+    "ALLOWED_HOSTS": "tv.example.com,api.example.com",
+}
+NEEDED = ["SECRET_KEY", "TOKEN_SIGNING_KEY", "DATABASE_URL", "REDIS_URL", "ALLOWED_HOSTS"]
+
+
+def start(*arguments: str, without: str = "", **variables: str) -> subprocess.CompletedProcess[str]:
+    """Runs Python with nothing in the environment but what a start needs."""
+    environment = {"PATH": os.environ["PATH"], **GOOD, **variables}
+    environment.pop(without, None)
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=settings.BASE_DIR,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def value_of(name: str, **variables: str) -> Any:
+    """What a setting is under those variables."""
+    code = f"import json, parentalcontrols.settings as s; print(json.dumps(s.{name}))"
+    done = start("-W", "error", "-c", code, **variables)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def refusal(**variables: str) -> str:
+    """The sentence with which the settings refuse to load."""
+    done = start("-c", "import parentalcontrols.settings", **variables)
+    assert done.returncode != 0, "it started"
+    assert done.stdout == ""
+    kind, sentence = done.stderr.strip().splitlines()[-1].split(": ", 1)
+    assert kind == "django.core.exceptions.ImproperlyConfigured"
+    return sentence
+
+
+def test_a_complete_environment_starts() -> None:
+    done = start("manage.py", "check")
+    assert done.returncode == 0, done.stderr
+    assert "no issues" in done.stdout
+
+
+@pytest.mark.parametrize("name", NEEDED)
+@pytest.mark.parametrize("value", [None, ""])
+def test_what_is_missing_is_named(name: str, value: str | None) -> None:
+    changes = {"without": name} if value is None else {name: value}
+    sentence = refusal(**changes)
+    assert sentence.startswith(f"{name} is not set")
+    assert sentence.endswith(".")
+
+
+@pytest.mark.parametrize("name", ["SECRET_KEY", "DATABASE_URL"])
+def test_manage_py_says_the_sentence_alone(name: str) -> None:
+    done = start("manage.py", "check", without=name)
+    assert done.returncode != 0
+    assert f"{name} is not set" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("name", ["SECRET_KEY", "TOKEN_SIGNING_KEY"])
+@pytest.mark.parametrize("value", ["secret", "x" * 31, "a" * 64, "abcabcabc" * 10, "changeme" * 4])
+def test_a_weak_secret_is_refused_and_not_repeated(name: str, value: str) -> None:
+    sentence = refusal(**{name: value})
+    assert sentence.startswith(f"{name} is too weak")
+    assert value not in sentence
+
+
+def test_one_secret_for_two_things_is_refused() -> None:
+    sentence = refusal(TOKEN_SIGNING_KEY=GOOD["SECRET_KEY"])
+    assert sentence.startswith("TOKEN_SIGNING_KEY equals SECRET_KEY")
+
+
+def test_the_demo_has_no_default_secret_of_its_own_either() -> None:
+    """`make run` makes the demo's secrets; none is in the code."""
+    for name in ("SECRET_KEY", "TOKEN_SIGNING_KEY"):
+        assert refusal(without=name, DEMO="true").startswith(f"{name} is not set")
+
+
+def test_the_demo_alone_serves_any_host() -> None:
+    assert value_of("ALLOWED_HOSTS", without="ALLOWED_HOSTS", DEMO="1") == ["*"]
+    assert value_of("ALLOWED_HOSTS") == ["tv.example.com", "api.example.com"]
+
+
+@pytest.mark.parametrize("value", ["maybe", "2", "truee", "on off"])
+@pytest.mark.parametrize("name", ["DEMO", "HTTPS_ONLY"])
+def test_a_switch_is_on_or_off(name: str, value: str) -> None:
+    assert refusal(**{name: value}).startswith(f"{name} is neither true nor false")
+
+
+def test_debug_cannot_be_switched_on() -> None:
+    assert value_of("DEBUG", DEBUG="true", DEMO="true") is False
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("ACCESS_TOKEN_SECONDS", "59"),
+        ("ACCESS_TOKEN_SECONDS", "an hour"),
+        ("REFRESH_TOKEN_SECONDS", "0"),
+        ("REQUEST_DEADLINE_MS", "2001"),
+        ("MAX_BODY_BYTES", "-1"),
+        ("MAX_BODY_BYTES", "1e6"),
+        ("PASSWORD_BCRYPT_ROUNDS", "40"),
+        ("PASSWORD_BCRYPT_ROUNDS", "4"),
+        ("LOG_LEVEL", "LOUD"),
+    ],
+)
+def test_a_value_out_of_bounds_is_refused(name: str, value: str) -> None:
+    assert refusal(**{name: value}).startswith(f"{name} must be")
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["mysql://u@h/db", "postgresql://[::1/db", "postgresql://user:pa@ss@/x?unknown=1", "nonsense"],
+)
+def test_a_database_address_that_is_none_is_refused_and_not_repeated(value: str) -> None:
+    sentence = refusal(DATABASE_URL=value)
+    assert sentence.startswith("DATABASE_URL")
+    assert value not in sentence
+
+
+def test_a_database_address_without_a_database_is_refused() -> None:
+    sentence = refusal(DATABASE_URL="postgresql://user:word@db.example.com:5432")
+    assert sentence.startswith("DATABASE_URL names no database")
+    assert "word" not in sentence
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        (
+            "postgresql://al%40ice:p%2Fw%3A@db.example.com:6543/view%20ing?sslmode=require",
+            ("view ing", "al@ice", "p/w:", "db.example.com", "6543"),
+        ),
+        ("postgresql:///db?host=/run/pg&user=me", ("db", "me", "", "/run/pg", "")),
+        ("postgres://me@[::1]:5433/db", ("db", "me", "", "::1", "5433")),
+    ],
+)
+def test_any_address_that_libpq_understands_is_taken(url: str, expected: tuple[str, ...]) -> None:
+    found = value_of("DATABASES", DATABASE_URL=url)["default"]
+    assert tuple(found[key] for key in ("NAME", "USER", "PASSWORD", "HOST", "PORT")) == expected
+
+
+# Origins (T019)
+
+
+@pytest.mark.parametrize("name", ["CORS_ALLOWED_ORIGINS", "CSRF_TRUSTED_ORIGINS"])
+@pytest.mark.parametrize(
+    "value",
+    [
+        *("*", "null", "example.com", "//example.com", "ftp://example.com", "https://"),
+        *("https://example.com/path", "https://good.example.com,nonsense"),
+    ],
+)
+def test_an_origin_that_is_none_stops_the_start(name: str, value: str) -> None:
+    sentence = refusal(**{name: value})
+    assert sentence.startswith(name)
+    assert "https://host[:port]" in sentence
+
+
+def test_origins_are_parsed_once_into_a_list() -> None:
+    listed = "https://player.example.com, http://localhost:3000/ ,,https://tv.example.com:8443"
+    assert value_of("CORS_ALLOWED_ORIGINS", CORS_ALLOWED_ORIGINS=listed) == [
+        "https://player.example.com",
+        "http://localhost:3000",
+        "https://tv.example.com:8443",
+    ]
+
+
+def test_by_default_no_origin_is_allowed() -> None:
+    assert value_of("CORS_ALLOWED_ORIGINS") == []
+
+
+def test_https_brings_secure_cookies_and_hsts() -> None:
+    names = "[s.SESSION_COOKIE_SECURE, s.CSRF_COOKIE_SECURE, s.SECURE_HSTS_SECONDS > 0]"
+    code = f"import parentalcontrols.settings as s; print({names})"
+    for switch, expected in (("true", "True"), ("false", "False")):
+        done = start("-c", code, HTTPS_ONLY=switch)
+        assert done.stdout.strip() == f"[{', '.join([expected] * 3)}]"
+
+
+def test_the_server_refuses_to_start_like_the_commands_do() -> None:
+    done = start("-c", "import parentalcontrols.wsgi", without="TOKEN_SIGNING_KEY")
+    assert done.returncode != 0
+    assert "TOKEN_SIGNING_KEY is not set" in done.stderr

@@ -1,0 +1,302 @@
+"""Staff's view of what was watched: on the child's page, and in lists of one child or household.
+
+Nothing here writes: a session, a balance and a grant are what the service counted and what a
+parent gave, and no correction of a title or a profile reaches them.
+"""
+
+from datetime import timedelta
+from decimal import Decimal
+from typing import Any, ClassVar
+
+from django.contrib import admin
+from django.db.models import QuerySet
+from django.http import HttpRequest
+
+from parentalcontrols.admin import (
+    EXCERPT_ROWS,
+    Excerpt,
+    HouseholdSearchMixin,
+    ViewOnlyAdmin,
+    link,
+    list_url,
+    minutes,
+    yes_no,
+)
+from parentalcontrols.admin import ProfileAdmin as HouseholdProfileAdmin
+from parentalcontrols.models import Account, Profile, Title
+from viewingtime import ledger, ledgers
+from viewingtime.models import TimeGrant, ViewingSession, ViewingTimeBalance
+
+#: Viewing days and grants on a child's page.
+LATEST_DAYS = 7
+
+
+def hours(time: timedelta | Decimal | int | None) -> str:
+    """An amount of time, or so many seconds, as h:mm:ss; None = unlimited."""
+    if time is None:
+        return "unlimited"
+    whole = time if isinstance(time, timedelta) else timedelta(seconds=float(time))
+    rest, seconds = divmod(int(whole.total_seconds()), 60)
+    return f"{rest // 60}:{rest % 60:02}:{seconds:02}"
+
+
+class OneChildsAdmin(HouseholdSearchMixin, ViewOnlyAdmin):
+    """Rows of one child or household, newest first; no list of everybody's.
+
+    `columns`: the model's own that its pages show. Of the profile and the title only the name is
+    loaded.
+    """
+
+    columns: ClassVar[tuple[str, ...]] = ()
+    related: ClassVar[tuple[str, ...]] = ("profile",)
+    related_columns: ClassVar[tuple[str, ...]] = ("profile__name",)
+
+    must_choose = True
+    lookups = frozenset({"profile__id__exact"})
+    search_fields = ("profile__account__email",)
+    search_help_text = (
+        "Listed for one child or household: open them from the child's page, "
+        "or search for the household's whole e-mail or for an id."
+    )
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+        return (
+            super()
+            .get_queryset(request)
+            .select_related(*self.related)
+            .only("pk", *self.columns, *self.related_columns)
+        )
+
+    def get_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
+        return (*self.related, *self.columns)
+
+    @admin.display(description="profile")
+    def person(self, row: Any) -> str:
+        return link(Profile, row.profile_id, row.profile.name)
+
+
+@admin.register(ViewingSession)
+class ViewingSessionAdmin(OneChildsAdmin):
+    """What somebody watched, and why it ended."""
+
+    id_lookups = ("id", "profile_id")
+    # `ix_vs_profile_started` gives a profile's in this order.
+    ordering = ("-started_at", "-id")
+    related = ("profile", "title")
+    related_columns = ("profile__name", "title__title")
+    columns = (
+        "reset_date",
+        "started_at",
+        "last_heartbeat_at",
+        "paused_at",
+        "ended_at",
+        "end_reason",
+        "total_seconds",
+        "educational_seconds",
+        "is_educational",
+        "device_type",
+        "device_id",
+    )
+    list_display = (
+        "started_at",
+        "person",
+        "title",
+        "watched",
+        "exempt",
+        "ended_at",
+        "end_reason",
+        "reset_date",
+        "device_type",
+        "device_id",
+    )
+
+    @admin.display(description="watched")
+    def watched(self, session: ViewingSession) -> str:
+        return hours(session.total_seconds)
+
+    @admin.display(description="of it exempt")
+    def exempt(self, session: ViewingSession) -> str:
+        return hours(session.educational_seconds)
+
+
+@admin.register(ViewingTimeBalance)
+class ViewingTimeBalanceAdmin(OneChildsAdmin):
+    """A child's viewing days: what was used, granted and allowed."""
+
+    # `uq_vtb_profile_reset_date` gives a profile's in this order.
+    ordering = ("-reset_date", "-id")
+    columns = (
+        "reset_date",
+        "used_seconds",
+        "educational_seconds",
+        "granted_seconds",
+        "limit_seconds",
+        "is_unlimited_override",
+    )
+    list_display = (
+        "reset_date",
+        "person",
+        "used",
+        "exempt",
+        "granted",
+        "limit",
+        "is_unlimited_override",
+    )
+
+    @admin.display(description="used")
+    def used(self, balance: ViewingTimeBalance) -> str:
+        return hours(balance.used_seconds)
+
+    @admin.display(description="exempt")
+    def exempt(self, balance: ViewingTimeBalance) -> str:
+        return hours(balance.educational_seconds)
+
+    @admin.display(description="granted")
+    def granted(self, balance: ViewingTimeBalance) -> str:
+        return hours(balance.granted_seconds)
+
+    @admin.display(description="limit")
+    def limit(self, balance: ViewingTimeBalance) -> str:
+        return hours(balance.limit_seconds)
+
+
+@admin.register(TimeGrant)
+class TimeGrantAdmin(OneChildsAdmin):
+    """Extra time that parents gave."""
+
+    id_lookups = ("id", "profile_id")
+    # `ix_grants_profile_granted` gives a profile's in this order.
+    ordering = ("-granted_at", "-id")
+    related = ("profile", "account")
+    related_columns = ("profile__name", "account__email")
+    columns = ("granted_at", "reset_date", "minutes", "is_remote")
+    list_display = ("granted_at", "person", "given", "is_remote", "by", "reset_date")
+
+    @admin.display(description="given")
+    def given(self, grant: TimeGrant) -> str:
+        return minutes(grant.minutes)
+
+    @admin.display(description="by")
+    def by(self, grant: TimeGrant) -> str:
+        return link(Account, grant.account_id, grant.account.email)
+
+
+@admin.register(Profile)
+class ProfileAdmin(HouseholdProfileAdmin):
+    """A person in the household, with what it watched and what is left today."""
+
+    def excerpts(self, request: HttpRequest, obj: Profile) -> list[Excerpt]:
+        excerpts = super().excerpts(request, obj)
+        if obj.is_kids and self.may_view(request, ViewingTimeBalance):
+            excerpts.append(_today(obj))
+        if self.may_view(request, ViewingSession):
+            excerpts.append(_latest_sessions(obj))
+        if obj.is_kids and self.may_view(request, ViewingTimeBalance):
+            excerpts.append(_latest_balances(obj))
+        if obj.is_kids and self.may_view(request, TimeGrant):
+            excerpts.append(_latest_grants(obj))
+        return excerpts
+
+
+def _today(profile: Profile) -> Excerpt:
+    """The running viewing day by the database's clock; one that nothing was booked on, too."""
+    config = getattr(profile, "viewing_time_config", None)
+    _, balance = ledgers.read_balance(profile.pk, ledgers.viewer_of(config))
+    remaining = ledger.verdict(balance, is_exempt=True).remaining
+    return Excerpt(
+        heading="Today's balance",
+        columns=("Viewing day", "Limit", "Granted", "Used", "Exempt", "Remaining"),
+        rows=[
+            (
+                balance.reset_date,
+                "lifted for today" if balance.is_unlimited_override else hours(balance.limit),
+                hours(balance.granted),
+                hours(balance.used),
+                hours(balance.educational),
+                hours(remaining),
+            )
+        ],
+    )
+
+
+def _latest_sessions(profile: Profile) -> Excerpt:
+    sessions = (
+        ViewingSession.objects.filter(profile_id=profile.pk)
+        .select_related("title")
+        .only(
+            "id",
+            "started_at",
+            "ended_at",
+            "end_reason",
+            "total_seconds",
+            "educational_seconds",
+            "reset_date",
+            "device_type",
+            "device_id",
+            "title__title",
+        )
+        .order_by("-started_at", "-id")
+    )
+    return Excerpt(
+        heading="Latest sessions",
+        columns=(
+            "Started",
+            "Title",
+            "Watched",
+            "Of it exempt",
+            "Ended",
+            "Viewing day",
+            "Device",
+        ),
+        rows=[
+            (
+                link(ViewingSession, session.pk, f"{session.started_at:%Y-%m-%d %H:%M:%S}"),
+                link(Title, session.title_id, session.title.title),
+                hours(session.total_seconds),
+                hours(session.educational_seconds),
+                session.get_end_reason_display() if session.ended_at else "still open",
+                session.reset_date,
+                f"{session.device_type} {session.device_id}",
+            )
+            for session in sessions[:EXCERPT_ROWS]
+        ],
+        more_url=list_url(ViewingSession, profile__id__exact=profile.pk),
+    )
+
+
+def _latest_balances(profile: Profile) -> Excerpt:
+    balances = ViewingTimeBalance.objects.filter(profile_id=profile.pk).order_by("-reset_date")
+    return Excerpt(
+        heading="Latest viewing days",
+        columns=("Viewing day", "Used", "Exempt", "Granted", "Limit", "Limit lifted"),
+        rows=[
+            (
+                link(ViewingTimeBalance, balance.pk, balance.reset_date),
+                hours(balance.used_seconds),
+                hours(balance.educational_seconds),
+                hours(balance.granted_seconds),
+                hours(balance.limit_seconds),
+                yes_no(balance.is_unlimited_override),
+            )
+            for balance in balances[:LATEST_DAYS]
+        ],
+        more_url=list_url(ViewingTimeBalance, profile__id__exact=profile.pk),
+    )
+
+
+def _latest_grants(profile: Profile) -> Excerpt:
+    grants = TimeGrant.objects.filter(profile_id=profile.pk).order_by("-granted_at")
+    return Excerpt(
+        heading="Latest grants",
+        columns=("Granted", "Given", "From the parent's device", "Viewing day"),
+        rows=[
+            (
+                link(TimeGrant, grant.pk, f"{grant.granted_at:%Y-%m-%d %H:%M:%S}"),
+                minutes(grant.minutes),
+                yes_no(grant.is_remote),
+                grant.reset_date,
+            )
+            for grant in grants[:LATEST_DAYS]
+        ],
+        more_url=list_url(TimeGrant, profile__id__exact=profile.pk),
+    )
