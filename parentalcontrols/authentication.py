@@ -94,7 +94,11 @@ def _decode(kind: str, token: str) -> dict[str, Any]:
         claims: dict[str, Any] = _backend().decode(token)  # type: ignore[arg-type]
     except (TokenBackendError, ValueError):
         raise AuthenticationFailed from None
-    if claims.get("token_type") != kind or claims.get("scope") != SCOPE_ACCOUNT:
+    if (
+        "exp" not in claims
+        or claims.get("token_type") != kind
+        or claims.get("scope") != SCOPE_ACCOUNT
+    ):
         raise AuthenticationFailed
     return claims
 

@@ -112,7 +112,12 @@ def _owned_folder(path: Path, user: ServerUser | None) -> None:
         raise ServerError(f"{path} belongs to somebody else; remove it and try again.")
     if user and details.st_uid != user.uid:
         os.chown(path, user.uid, user.gid, follow_symlinks=False)
-    path.chmod(0o700)
+    # Not by its name, which whoever owns the folder could give to another one in between.
+    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        os.fchmod(folder, 0o700)
+    finally:
+        os.close(folder)
 
 
 def _remove(path: Path) -> None:

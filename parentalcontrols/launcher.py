@@ -113,6 +113,14 @@ def is_yes(text: str) -> bool:
     return text.strip().lower() in {"1", "true", "yes", "on"}
 
 
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches a service that listens there."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
 @dataclasses.dataclass(frozen=True)
 class Options:
     """What the environment asks of `run`."""
@@ -135,8 +143,14 @@ class Options:
             return int(text)
 
         own_servers = not environment.get("DATABASE_URL") and not environment.get("REDIS_URL")
+        host = environment.get("BIND_HOST") or "127.0.0.1"
+        if own_servers and not environment.get("DEMO") and not is_loopback(host):
+            raise ServerError(
+                f"BIND_HOST={host} would open the demo, whose passwords everybody can read, to the "
+                "network: set DEMO=true as well if you mean it."
+            )
         return cls(
-            host=environment.get("BIND_HOST") or "127.0.0.1",
+            host=host,
             port=number("PORT", 8000, 65535),
             workers=number("WORKERS", 2, 256),
             threads=number("THREADS", 16, 1024),

@@ -55,7 +55,10 @@ class Account(AbstractBaseUser, PermissionsMixin):
         default=0,
         db_default=0,
         editable=False,
-        help_text="Tokens of an earlier version are refused; a new password raises it.",
+        help_text=(
+            "Tokens of an earlier version are refused. A trigger raises it with a new password "
+            "and with every change of `is_active`; it never goes back."
+        ),
     )
     created_at = models.DateTimeField(db_default=Now(), editable=False)
 
@@ -93,12 +96,6 @@ class Account(AbstractBaseUser, PermissionsMixin):
     def clean(self) -> None:
         super().clean()
         self.email = self.email.strip().lower()
-
-    def set_password(self, raw_password: str | None) -> None:
-        """A new password ends every token that was issued before it."""
-        super().set_password(raw_password)
-        if not self._state.adding:
-            self.token_version += 1
 
 
 class RefreshFamily(models.Model):

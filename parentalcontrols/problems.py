@@ -14,8 +14,9 @@ from django.core.exceptions import (
     RequestDataTooBig,
     SuspiciousOperation,
 )
-from django.db import InterfaceError, OperationalError
+from django.db import IntegrityError, InterfaceError, OperationalError
 from django.http import Http404, HttpRequest, JsonResponse
+from psycopg.errors import ForeignKeyViolation
 from rest_framework import exceptions
 
 logger = logging.getLogger(__name__)
@@ -130,6 +131,9 @@ def as_problem(error: Exception) -> Problem | None:
             return Problem(413)
         case SuspiciousOperation():
             return Problem(400)
+        case IntegrityError() if isinstance(error.__cause__, ForeignKeyViolation):
+            # What it was to belong to was deleted meanwhile.
+            return not_found()
         case OperationalError() | InterfaceError():
             # The kind alone: a driver's message can hold addresses and values.
             cause = type(error.__cause__ or error).__name__

@@ -4,6 +4,7 @@ Outside demo mode (`DEMO=true`, which `make run` sets together with secrets of i
 secret has a default. `.env.example` and `docs/operations.md` list the variables.
 """
 
+import re
 import sys
 import warnings
 import zoneinfo
@@ -122,14 +123,19 @@ def _cache_url() -> str:
     return url
 
 
+def _list(name: str) -> list[str]:
+    """The items of a comma-separated variable."""
+    return [item.strip() for item in env.str(name, "").split(",") if item.strip()]
+
+
 def _origins(name: str) -> list[str]:
     """Comma-separated web origins, parsed once (T019)."""
-    origins = [item.strip().rstrip("/") for item in env.list(name, default=[]) if item.strip()]
+    origins = [item.rstrip("/") for item in _list(name)]
     for origin in origins:
-        parts = urlsplit(origin)
-        if parts.scheme not in {"http", "https"} or not parts.netloc or parts.path:
+        if not re.fullmatch(r"https?://(\[[0-9a-f:]+\]|[a-z0-9.-]+)(:[0-9]{1,5})?", origin):
             raise ImproperlyConfigured(
-                f"{name} holds {origin!r}, which is no origin: write https://host[:port]."
+                f"{name} holds {origin!r}, which is no origin: "
+                "write https://host[:port], in small letters."
             )
     return origins
 
@@ -150,7 +156,7 @@ TOKEN_SIGNING_KEY = _secret("TOKEN_SIGNING_KEY", "signs the API's tokens")
 if SECRET_KEY == TOKEN_SIGNING_KEY:
     raise ImproperlyConfigured("TOKEN_SIGNING_KEY equals SECRET_KEY: give each a value of its own.")
 
-ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=[])
+ALLOWED_HOSTS = _list("ALLOWED_HOSTS")
 if DEMO or TESTING:
     ALLOWED_HOSTS = ALLOWED_HOSTS or ["*"] if DEMO else ["*"]
 elif not ALLOWED_HOSTS:

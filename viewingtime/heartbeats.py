@@ -19,7 +19,7 @@ from django.db.models import DateTimeField, Func
 
 from parentalcontrols.authentication import Caller, require_live
 from parentalcontrols.models import Profile
-from parentalcontrols.problems import Problem, not_found
+from parentalcontrols.problems import Problem, not_found, unavailable
 from viewingtime import ledger, ledgers, sql
 from viewingtime.ledger import ADULT, Answer, Balance, Beat, Ledger, Session, Title, Viewer
 from viewingtime.models import ViewingSession
@@ -60,7 +60,9 @@ class _Known:
     now: datetime
 
 
-class _ClockTimestamp(Func):
+class ClockTimestamp(Func):
+    """The database's clock, for the ORM."""
+
     function = "clock_timestamp"
     output_field = DateTimeField()
 
@@ -87,8 +89,15 @@ def process(heartbeats: Sequence[Heartbeat], caller: Caller) -> list[Answer | Pr
         answers |= _credit_steady({index: heartbeats[index] for index in steady}, steady)
 
     others = {i: beat for i, beat in enumerate(heartbeats) if i not in answers}
-    if others:
-        answers |= _decide(others, caller, {k.profile_id for k in known.values()})
+    try:
+        if others or not known:
+            answers |= _decide(others, caller, {k.profile_id for k in known.values()})
+    except (OperationalError, InterfaceError):
+        # What is credited is committed and must be told.
+        if not answers:
+            raise
+        logger.warning("heartbeats_unavailable", extra={"count": len(others)})
+        answers |= {index: unavailable() for index in others}
     return [answers[index] for index in range(len(heartbeats))]
 
 
@@ -127,7 +136,7 @@ def _known_sessions(session_ids: Iterable[UUID], caller: Caller) -> dict[UUID, _
             *("title__is_educational", "title__withdrawn_at"),
             *(field.attname for field in ViewingSession._meta.concrete_fields),
         )
-        .annotate(now=_ClockTimestamp())
+        .annotate(now=ClockTimestamp())
     )
     known = {}
     for row in rows:
@@ -241,7 +250,7 @@ def _decide(
 ) -> dict[int, Answer | Problem]:
     """Locks the beats' profiles, lets the rules decide beat after beat, and writes back."""
     unknown = {beat.profile_id for beat in heartbeats.values()} - known_profiles
-    if unknown:
+    if unknown or not known_profiles:
         known_profiles = known_profiles | _reconnecting(lambda: _own_profiles(unknown, caller))
     answers: dict[int, Answer | Problem] = {}
     beats_of: dict[UUID, list[int]] = defaultdict(list)

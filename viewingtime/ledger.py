@@ -168,8 +168,8 @@ class Balance:
 class Ledger:
     """What is known of one profile: its sessions by id and its balances by viewing day.
 
-    It must hold every open session, the session a beat names, and the latest balance. A balance
-    of an earlier day may be missing where only additions to it are wanted.
+    It must hold every open session, the session a beat names, the balances of the open sessions'
+    days and the latest one.
     """
 
     sessions: Mapping[UUID, Session] = field(default_factory=dict)

@@ -11,7 +11,7 @@ from parentalcontrols.models import Profile, Title
 GRANT_MINUTES = (15, 30, 60)
 
 #: Seconds are kept to the microsecond, as PostgreSQL's clock gives them.
-_DIGITS, _PLACES = 14, 6
+_DIGITS, _PLACES = 18, 6
 
 
 class DeviceType(models.TextChoices):

@@ -110,13 +110,14 @@ LEFT JOIN booked AS k ON k.profile_id = t.profile_id
 #: Locks and reads all that the rules must know of some profiles, and the instant of that.
 #:
 #: Locks the profiles (by id): from then on nobody else opens, ends or moves their sessions. Then
-#: their open sessions and those asked for (by id), then their latest balances: a steady beat that
-#: is under way is waited for. The clock is read last.
+#: their open sessions and those asked for (by id), then the balances of the open sessions' days
+#: and the latest ones: a steady beat that is under way is waited for. The clock is read last.
 #: The statement's snapshot is older than its locks. A row that was locked is read as it is by
 #: then, but a session or a balance that was made while we waited for the profile is not seen.
 #: Whoever makes one updates the profile's row, too (`WRITE_BACK`): `is_current` is false where
-#: the version that was locked is not the one that the snapshot saw, and then the statement is
-#: sent again, its locks held.
+#: the version that was locked is not the one that the snapshot saw. Then nothing but the profiles
+#: is locked, or a session that was not seen would be asked for with its balance in hand, against
+#: the order; and the statement is sent again, the profiles held.
 LOCK_AND_READ = """
 WITH locked AS MATERIALIZED (
     SELECT p.id, p.is_kids, p.xmin::text AS version
@@ -125,10 +126,16 @@ WITH locked AS MATERIALIZED (
     ORDER BY p.id
     FOR NO KEY UPDATE
 ),
+fresh AS MATERIALIZED (
+    SELECT NOT EXISTS (
+        SELECT FROM locked AS l JOIN profiles AS p ON p.id = l.id
+        WHERE p.xmin::text <> l.version
+    ) AS is_current
+),
 held_sessions AS MATERIALIZED (
     SELECT s.*
     FROM viewing_sessions AS s
-    WHERE (SELECT count(*) FROM locked) > 0
+    WHERE (SELECT is_current FROM fresh)
         AND (
             s.id = ANY(%(session_ids)s::uuid[])
                 AND s.profile_id = ANY(%(profile_ids)s::uuid[])
@@ -140,22 +147,26 @@ held_sessions AS MATERIALIZED (
 ),
 held_balances AS MATERIALIZED (
     SELECT b.*
-    FROM locked AS l
-    CROSS JOIN LATERAL (
-        SELECT *
-        FROM viewing_time_balances AS latest
-        WHERE latest.profile_id = l.id AND (SELECT count(*) FROM held_sessions) >= 0
-        ORDER BY latest.reset_date DESC
-        LIMIT 1
-        FOR NO KEY UPDATE
-    ) AS b
+    FROM (
+        SELECT profile_id, reset_date FROM held_sessions WHERE ended_at IS NULL
+        UNION
+        SELECT l.id, latest.reset_date
+        FROM locked AS l
+        CROSS JOIN LATERAL (
+            SELECT reset_date FROM viewing_time_balances
+            WHERE profile_id = l.id
+            ORDER BY reset_date DESC
+            LIMIT 1
+        ) AS latest
+    ) AS days
+    JOIN viewing_time_balances AS b USING (profile_id, reset_date)
+    WHERE (SELECT is_current FROM fresh) AND (SELECT count(*) FROM held_sessions) >= 0
+    ORDER BY b.profile_id, b.reset_date
+    FOR NO KEY UPDATE OF b
 )
 SELECT
     (SELECT clock_timestamp() FROM (SELECT count(*) FROM held_balances) AS all_locked),
-    NOT EXISTS (
-        SELECT FROM locked AS l JOIN profiles AS p ON p.id = l.id
-        WHERE p.xmin::text <> l.version
-    ),
+    (SELECT is_current FROM fresh),
     (SELECT coalesce(json_agg(json_build_object(
         'id', l.id, 'is_kids', l.is_kids,
         'config', CASE WHEN c.profile_id IS NOT NULL THEN json_build_object(

@@ -5,6 +5,7 @@ from typing import Any, ClassVar, cast
 from uuid import UUID
 
 from django.conf import settings
+from django.db.models import Q
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework.authentication import BaseAuthentication
 from rest_framework.request import Request
@@ -16,6 +17,7 @@ from parentalcontrols.models import Title
 from parentalcontrols.problems import Problem, invalid, not_found
 from parentalcontrols.views import BoundedView, account_of
 from viewingtime import grants, heartbeats, ledger, ledgers, limits
+from viewingtime.heartbeats import ClockTimestamp
 from viewingtime.ledger import Enforcement, Reason
 from viewingtime.serializers import (
     BalanceSerializer,
@@ -187,7 +189,9 @@ def _is_educational(title_id: str | None) -> bool:
     except ValueError:
         error = {"field": "title_id", "code": "invalid", "detail": "This is no UUID."}
         raise invalid([error]) from None
-    found = Title.objects.filter(id=wanted, withdrawn_at=None).values_list("is_educational")
+    found = Title.objects.filter(
+        Q(withdrawn_at=None) | Q(withdrawn_at__gt=ClockTimestamp()), id=wanted
+    ).values_list("is_educational")
     for (flag,) in found:
         return bool(flag)
     raise not_found()

@@ -45,7 +45,7 @@ class Migration(migrations.Migration):
                 ('email', models.EmailField(db_collation='C', max_length=254)),
                 ('is_active', models.BooleanField(db_default=True, default=True, help_text='Without it every token of the account is refused.')),
                 ('is_staff', models.BooleanField(db_default=False, default=False, help_text='May enter this site and read the metrics.')),
-                ('token_version', models.PositiveIntegerField(db_default=0, default=0, editable=False, help_text='Tokens of an earlier version are refused; a new password raises it.')),
+                ('token_version', models.PositiveIntegerField(db_default=0, default=0, editable=False, help_text='Tokens of an earlier version are refused. A trigger raises it with a new password and with every change of `is_active`; it never goes back.')),
                 ('created_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now(), editable=False)),
                 ('groups', models.ManyToManyField(blank=True, help_text='The groups this user belongs to. A user will get all permissions granted to each of their groups.', related_name='user_set', related_query_name='user', to='auth.group', verbose_name='groups')),
                 ('user_permissions', models.ManyToManyField(blank=True, help_text='Specific permissions for this user.', related_name='user_set', related_query_name='user', to='auth.permission', verbose_name='user permissions')),

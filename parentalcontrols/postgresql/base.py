@@ -28,6 +28,7 @@ class DeadlineConnection(psycopg.Connection[Any]):
             while True:
                 ready = yield wanted
                 if deadline.is_over():
+                    deadline.database_hung()
                     raise psycopg.errors.ConnectionTimeout("no connection before the deadline")
                 wanted = steps.send(ready)
         except StopIteration as done:
@@ -44,9 +45,14 @@ class DeadlineConnection(psycopg.Connection[Any]):
         left = deadline.seconds_left()
         if left is None:
             return super().wait(gen, interval=interval, timeout=timeout)
+        if left == 0.0:
+            # Nothing is sent any more; the connection, whatever it is in, is not used again.
+            self.close()
+            raise psycopg.OperationalError("no time is left to ask the database")
         try:
             return super().wait(gen, interval=interval, timeout=left)
         except psycopg.errors._WaitTimeout:
+            deadline.database_hung()
             # What the server still does for this connection, it gives up when it sees it closed
             # (`client_connection_check_interval`).
             self.close()

@@ -15,6 +15,7 @@ import time_machine
 from django.conf import settings
 from django.db import connection
 from django.http import HttpResponse
+from rest_framework.exceptions import AuthenticationFailed
 
 from parentalcontrols import authentication
 from parentalcontrols.models import Account, RefreshFamily
@@ -523,3 +524,32 @@ def test_the_tokens_of_an_account_that_was_deleted_are_refused(cast: Cast) -> No
     cast.outsider.delete()
     for method, path, body in doors(cast, session_id):
         assert_problem(cast.foreign_phone.send(method, path, body), 401)
+
+
+def test_a_token_stays_refused_once_its_account_was_deactivated(cast: Cast) -> None:
+    token = authentication.access_token(cast.parent)
+    older = Account.objects.get(id=cast.parent.id)
+    Account.objects.filter(id=cast.parent.id).update(is_active=False)
+    Account.objects.filter(id=cast.parent.id).update(is_active=True)
+    # A save of an older copy does not bring it back.
+    older.save()
+    with pytest.raises(AuthenticationFailed):
+        authentication.require_live(
+            Account.objects.get(id=cast.parent.id), authentication.read_access_token(token)
+        )
+
+
+def test_two_new_passwords_at_the_same_time_are_two_versions(cast: Cast) -> None:
+    first, second = (Account.objects.get(id=cast.parent.id) for _ in range(2))
+    first.set_password("the first of two")
+    first.save()
+    between = Account.objects.get(id=cast.parent.id).token_version
+    second.set_password("the second of two")
+    second.save()
+    assert Account.objects.get(id=cast.parent.id).token_version > between
+
+
+def test_a_batch_of_bad_beats_is_refused_when_the_account_is_gone(cast: Cast) -> None:
+    Account.objects.filter(id=cast.parent.id).update(is_active=False)
+    answer = cast.phone.post("/viewing-time/heartbeats", {"heartbeats": [{}]})
+    assert answer.status_code == 401

@@ -271,3 +271,29 @@ def test_random_evenings_leave_the_same_rows_as_the_rules(
         event()
         world.agrees()
     assert world.steady > 5, "the one-statement path had no part in this"
+
+
+def test_a_clock_that_steps_back_over_the_reset_finds_the_old_days_balance(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock.install()
+    world = World(0, monkeypatch)
+    child = world.people[0]
+    changes = {"weekday_limit_minutes": 15, "timezone": "UTC", "reset_hour": 6}
+    world.change(child, changes)
+    reset = datetime(2026, 4, 1, 6, tzinfo=UTC)
+    beat = Heartbeat(child.profile.id, world.titles[0].id, "tv")
+    for seconds in (800, 600, 400, 200, 2):
+        clock.set_to(reset - timedelta(seconds=seconds))
+        monkeypatch.setattr(heartbeats, "uuid4", uuid4)
+        (answer,) = heartbeats.process([beat], world.caller)
+        beat = replace(beat, session_id=answer.session_id)
+    clock.set_to(reset + timedelta(seconds=1))
+    grants.grant(
+        profile_id=child.profile.id, account_id=world.account.id, minutes=15, is_remote=True
+    )
+    clock.set_to(reset - timedelta(seconds=1))
+    (steady,) = heartbeats.process([beat], world.caller)
+    general = heartbeats.process([beat, beat], world.caller)
+    assert general == [steady, steady]
+    assert steady.used == timedelta(seconds=799)

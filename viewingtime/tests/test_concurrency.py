@@ -2,20 +2,23 @@
 
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import timedelta
 from decimal import Decimal
+from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from django.db import connection
+from django.db import connection, transaction
 from django.db.models import F, Sum
 from model_bakery import baker
 
 from parentalcontrols import profiles
 from parentalcontrols.authentication import Caller
 from parentalcontrols.models import Account, Title, ViewingTimeConfig
-from viewingtime import grants, heartbeats, ledgers, limits
+from parentalcontrols.problems import Problem
+from parentalcontrols.processes import wait_until
+from viewingtime import grants, heartbeats, ledger, ledgers, limits, sql
 from viewingtime.heartbeats import Heartbeat
 from viewingtime.ledger import Answer, Enforcement
 from viewingtime.models import TimeGrant, ViewingSession, ViewingTimeBalance
@@ -209,3 +212,94 @@ def test_a_missing_config_is_made_once_with_the_defaults(home: Household) -> Non
     ViewingTimeConfig.objects.all().delete()
     at_once(*[lambda: home.send(home.beat(child)) for _ in range(8)])
     assert ViewingTimeConfig.objects.get().weekday_limit_minutes == 120
+
+
+def test_an_outdated_reader_holds_no_balance_while_it_asks_for_the_session_it_missed(
+    home: Household,
+) -> None:
+    """A grant waits for the profile, a session opens, and its first steady beat comes at once."""
+    child = home.children[0]
+    heartbeats.end(home.open(child), home.caller)
+    outdated, beating = threading.Event(), threading.Event()
+    rounds: list[int] = []
+
+    def between_rounds(execute: Any, query: str, *rest: Any) -> Any:
+        if query == sql.LOCK_AND_READ:
+            rounds.append(len(rounds))
+            if len(rounds) == 2:
+                outdated.set()
+                assert beating.wait(10)
+        return execute(query, *rest)
+
+    def give() -> object:
+        with connection.execute_wrapper(between_rounds):
+            return grants.grant(
+                profile_id=child, account_id=home.account.id, minutes=15, is_remote=True
+            )
+
+    def beat_in_between(session_id: UUID) -> object:
+        assert outdated.wait(10)
+        try:
+            return home.send(home.beat(child, session_id))
+        finally:
+            beating.set()
+
+    with transaction.atomic():
+        held = ledgers.hold([child])
+        granted = in_thread(give)
+        assert wait_until(somebody_waits_for_a_lock, 10)
+        after, answer = ledger.transition(
+            held.ledgers[child],
+            held.viewers[child],
+            ledger.Beat(ledger.Title(home.title), "tv"),
+            held.now,
+            uuid4,
+        )
+        ledgers.write_back(held, {child: after})
+    assert answer.session_id is not None
+    beat = in_thread(lambda: beat_in_between(answer.session_id))
+    granted.result(timeout=20)
+    beat.result(timeout=20)
+    assert len(rounds) == 2
+
+
+def test_a_batch_tells_what_it_credited_when_another_child_is_stuck() -> None:
+    home = Household(children=2)
+    free, stuck = home.children
+    session_id = home.open(free)
+    pass_time(60)
+    with transaction.atomic():
+        ledgers.hold([stuck])
+
+        def send() -> list[object]:
+            with connection.cursor() as cursor:
+                cursor.execute("SET lock_timeout = 200")
+            return heartbeats.process([home.beat(free, session_id), home.beat(stuck)], home.caller)
+
+        credited, refused = in_thread(send).result(timeout=20)
+    assert isinstance(credited, Answer)
+    assert credited.used >= timedelta(seconds=60)
+    assert isinstance(refused, Problem)
+    assert refused.status == 503
+    assert_invariant()
+
+
+def in_thread(call: Callable[[], Any]) -> Future[Any]:
+    """Runs a call in a thread with a connection of its own."""
+    pool = ThreadPoolExecutor(1)
+
+    def run() -> Any:
+        try:
+            return call()
+        finally:
+            connection.close()
+
+    future = pool.submit(run)
+    pool.shutdown(wait=False)
+    return future
+
+
+def somebody_waits_for_a_lock() -> bool:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM pg_locks WHERE NOT granted")
+        return bool(cursor.fetchone() != (0,))
