@@ -161,8 +161,8 @@ class Schedule:
 #: The viewing day of adults, who have no config (domain.md section 3).
 ADULT_SCHEDULE = Schedule((Segment(6, "UTC"),))
 
-#: How long a replaced schedule is remembered. Only sessions that are still open need it, and the
-#: longest day under a change is about 49 hours.
+#: How long a replaced schedule is remembered. Only sessions that are still open need it, and no
+#: day under a change is longer than 73 hours.
 _REMEMBERED = timedelta(days=14)
 
 
