@@ -16,7 +16,13 @@ from django.utils import timezone
 
 from parentalcontrols import admin as pages
 from parentalcontrols.models import Account, Profile, RefreshFamily, Title, ViewingTimeConfig
-from parentalcontrols.tests.cast import PASSWORD, assert_problem, everything_stored, make_account
+from parentalcontrols.tests.cast import (
+    PASSWORD,
+    Device,
+    assert_problem,
+    everything_stored,
+    make_account,
+)
 
 ADMIN = "/admin/parentalcontrols"
 MODELS = ("account", "profile", "title", "viewingtimeconfig", "refreshfamily")
@@ -333,7 +339,11 @@ def test_a_deactivated_account_is_refused_until_it_is_reactivated(cast, browser)
     assert browser.post(page_of(cast.parent), fields).status_code == 302
     assert_problem(cast.phone.get("/auth/me"), 401)
     run_action(browser, "account", "reactivate", cast.parent)
-    assert cast.phone.get("/auth/me").status_code == 200
+    # The old tokens stay ended: the household logs in again.
+    assert_problem(cast.phone.get("/auth/me"), 401)
+    credentials = {"email": cast.parent.email, "password": PASSWORD}
+    token = cast.anonymous.post("/auth/login", credentials).json()["access_token"]
+    assert Device(token).get("/auth/me").status_code == 200
     assert cast.foreign_phone.get("/auth/me").status_code == 200
     messages = LogEntry.objects.filter(object_id=str(cast.parent.id)).order_by("id")
     assert [entry.get_change_message() for entry in messages] == [
