@@ -10,7 +10,7 @@ COPY requirements.txt .
 RUN pip install --no-cache-dir --disable-pip-version-check -r requirements.txt
 
 COPY . .
-# The settings want every secret; these stand in for this one command and are gone afterwards.
+# The settings want their secrets; these stand in for this one command and are gone afterwards.
 RUN SECRET_KEY=only-to-collect-the-static-files-0123456789 \
     TOKEN_SIGNING_KEY=only-to-collect-the-static-files-9876543210 \
     PIN_PEPPER=only-to-collect-the-static-files-abcdefghij \

@@ -5,12 +5,23 @@ Threads, because a request waits for the database most of its time. The applicat
 each worker and not before the fork: a connection opened in the master would be shared by all.
 """
 
+import importlib
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
+from django.core.exceptions import ImproperlyConfigured
+
 # The settings put their limits for requests on a web process alone, not on a migration.
 os.environ["SERVING"] = "1"
+
+# A wrong setting stops the start with its sentence, once, and not each worker with a traceback.
+try:
+    importlib.import_module("parentalcontrols.settings")
+except ImproperlyConfigured as error:
+    print(f"Configuration: {error}", file=sys.stderr)
+    sys.exit(78)
 
 _host = os.environ.get("BIND_HOST", "127.0.0.1")
 _port = os.environ.get("PORT", "8000")
@@ -21,7 +32,7 @@ workers = int(os.environ.get("WORKERS", "2"))
 threads = int(os.environ.get("THREADS", "16"))
 preload_app = False
 
-# Seconds. A player's connection outlives the pause between two heartbeats of 60 s.
+# Seconds. A player's connection outlives the pause between two heartbeats.
 keepalive = 75
 timeout = 30
 graceful_timeout = 30

@@ -58,6 +58,10 @@ from parentalcontrols.processes import (
 
 PROJECT = Path(__file__).resolve().parent.parent
 SECRET_NAMES = ("SECRET_KEY", "TOKEN_SIGNING_KEY", "PIN_PEPPER")
+# With these a shell reaches a running service.
+SERVICE_NAMES = ("DATABASE_URL", "REDIS_URL", "BASE_URL", *SECRET_NAMES, "DEMO")
+# Tells that a shell has them from the services file of a demo: the data folder of that demo.
+SOURCED = "SERVICES_ENV_OF"
 # Tells the processes of this data folder from those of another; children inherit it.
 MARK = "LAUNCHER_DATA_DIR"
 
@@ -196,9 +200,19 @@ def kept_secrets(path: Path) -> dict[str, str]:
 
 def write_services_file(path: Path, environment: Mapping[str, str]) -> None:
     """Write what a shell has to source so that `manage.py` reaches the running service."""
-    names = ["DATABASE_URL", "REDIS_URL", "BASE_URL", *SECRET_NAMES, "DEMO", "ALLOWED_HOSTS"]
+    names = [*SERVICE_NAMES, "ALLOWED_HOSTS", SOURCED]
     lines = [f"export {n}={shlex.quote(environment[n])}\n" for n in names if environment.get(n)]
     write_private(path, "".join(lines))
+
+
+def without_sourced(environment: Mapping[str, str]) -> dict[str, str]:
+    """An environment as it was before its shell sourced the services file of a demo.
+
+    Else a demo that is started from such a shell would take the other one's servers for its own.
+    """
+    if SOURCED not in environment:
+        return dict(environment)
+    return {n: v for n, v in environment.items() if n not in {*SERVICE_NAMES, SOURCED}}
 
 
 def check_port(options: Options) -> None:
@@ -247,7 +261,12 @@ def run_manage(
     log.write(printed)
     if process.returncode != 0:
         text = printed.decode(errors="replace").strip()
-        if "Traceback (most recent call last)" in text:
+        if "OperationalError" in text:
+            text = (
+                f"The database of DATABASE_URL does not answer as it should; nothing is served.\n"
+                f"{error_of(text)}"
+            )
+        elif "Traceback (most recent call last)" in text:
             text = f"{error_of(text)}\nThe whole story is in {log.name}."
         ending = describe_ending(process)
         raise ServerError(text or f"manage.py {arguments[0]} failed ({ending}).")
@@ -416,6 +435,8 @@ class Run:
         }
         if options.demo:
             environment["DEMO"] = "true"
+            if len(self.servers) == 2:  # both are ours
+                environment[SOURCED] = str(options.data_dir)
             for name, value in kept_secrets(options.data_dir / "secrets.env").items():
                 environment[name] = environment.get(name) or value
 
@@ -501,7 +522,8 @@ def welcome(options: Options) -> str:
 def run() -> int:
     """Serve until somebody wants us to stop; the exit code."""
     signals = StopSignals()
-    options = Options.read(os.environ)
+    environment = without_sourced(os.environ)
+    options = Options.read(environment)
     make_data_dir(options.data_dir)
     options = dataclasses.replace(options, data_dir=options.data_dir.resolve())
     (options.data_dir / "logs").mkdir(mode=0o700, exist_ok=True)
@@ -516,7 +538,7 @@ def run() -> int:
         ) from None
     with lock:
         try:
-            Run(options, dict(os.environ), signals).serve()
+            Run(options, environment, signals).serve()
         except StopRequest:
             say("\nStopped.")
     return 0

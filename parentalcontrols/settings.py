@@ -193,6 +193,7 @@ MIGRATION_LINTER_OPTIONS = {
 
 # Sessions, users and messages belong to the admin's paths alone; an API request pays for none.
 MIDDLEWARE = [
+    "parentalcontrols.middleware.HeadMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "corsheaders.middleware.CorsMiddleware",

@@ -4,6 +4,7 @@ from uuid import UUID
 
 from django.contrib import admin
 from django.urls import URLPattern, URLResolver, include, path, register_converter
+from django.views.generic import RedirectView
 from drf_spectacular.renderers import OpenApiJsonRenderer2
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitView
 
@@ -39,6 +40,8 @@ api: list[URLPattern | URLResolver] = [
 ]
 
 urlpatterns = [
+    path("", RedirectView.as_view(pattern_name="docs"), name="root"),
+    path("api/docs", RedirectView.as_view(pattern_name="docs")),
     path("api/v1/", include(api)),
     path(
         "api/schema/",

@@ -81,9 +81,19 @@ def _refusal(document: Any) -> Problem:
             continue
         try:
             msgspec.convert(document[field.name], field.type)
-        except (msgspec.ValidationError, RecursionError) as error:
-            errors.append(_error(field.name, "invalid", f"{str(error) or 'Not valid'}."))
+        except (msgspec.ValidationError, RecursionError):
+            errors.append(_error(field.name, "invalid", _WANTED[field.name]))
     return invalid(errors)
+
+
+_WANTED = {
+    "profile_id": "A UUID is needed.",
+    "title_id": "A UUID is needed.",
+    "device_id": "A text of 1 to 100 characters, without NUL, is needed.",
+    "device_type": "One of tv, mobile, tablet and web is needed.",
+    "session_id": "A UUID or null is needed.",
+    "is_paused": "true or false is needed.",
+}
 
 
 def _error(field: str, code: str, detail: str) -> dict[str, str]:

@@ -6,9 +6,11 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from django.db import connection
-from django.test import Client
+from django.http import HttpResponse
+from django.test import Client, RequestFactory
 from pytest_django.fixtures import Settings
 
+from parentalcontrols.middleware import HeadMiddleware
 from parentalcontrols.tests.cast import assert_problem
 
 Mover = Callable[[int], None]
@@ -132,3 +134,21 @@ def test_they_are_asked_with_get_or_head_alone(path: str) -> None:
 @pytest.mark.parametrize("path", ["/livez/", "/readyz/", "/livez/x", "/health"])
 def test_other_paths_are_not_found(path: str) -> None:
     assert_problem(Client().get(path), 404, "not_found")
+
+
+@pytest.mark.parametrize("path", ["/livez", "/api/docs/", "/admin/login/", "/api/v1/nothing"])
+@pytest.mark.django_db
+def test_head_is_answered_like_get_without_a_body(path: str) -> None:
+    # Not by the test client's own removal of the body: by the middleware.
+    get, head = (Client().generic(method, path) for method in ("GET", "HEAD"))
+    request = RequestFactory().head(path)
+    answer = HeadMiddleware(lambda _: HttpResponse(b"four"))(request)
+    assert (answer.content, answer["Content-Length"]) == (b"", "4")
+    assert head.status_code == get.status_code
+    assert head.content == b""
+
+
+@pytest.mark.parametrize("path", ["/", "/api/docs"])
+def test_the_services_own_address_leads_to_its_documentation(path: str) -> None:
+    answer = Client().get(path)
+    assert (answer.status_code, answer["Location"]) == (302, "/api/docs/")

@@ -359,6 +359,24 @@ def test_the_services_file_means_the_same_to_a_shell(folder: Path) -> None:
     assert launcher.read_variables(path) == values
 
 
+def test_a_demo_started_from_a_shell_that_sourced_another_ones_file_has_servers_of_its_own(
+    folder: Path,
+) -> None:
+    sourced = {"DATABASE_URL": "postgresql:///d", "DEMO": "true", launcher.SOURCED: str(folder)}
+    assert launcher.without_sourced({"PORT": "8001", **sourced}) == {"PORT": "8001"}
+    # What an operator set himself stays.
+    own = {"DATABASE_URL": "postgresql:///d", "DEMO": "true"}
+    assert launcher.without_sourced(own) == own
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "192.0.2.1", "::", "a.example"])
+def test_the_demo_does_not_open_itself_to_the_network_unasked(host: str) -> None:
+    with pytest.raises(ServerError, match="set DEMO=true"):
+        launcher.Options.read({"BIND_HOST": host})
+    assert launcher.Options.read({"BIND_HOST": host, "DEMO": "true"}).host == host
+    assert launcher.Options.read({"BIND_HOST": host, "DATABASE_URL": "postgresql:///x"})
+
+
 def test_of_a_traceback_only_the_error_is_told() -> None:
     text = (
         "Traceback (most recent call last):\n  File x\nOSError: a\n\nTraceback ...\nb.Error: c\n\td"
@@ -396,6 +414,7 @@ class Project:
         for name in ("__init__", "launcher", "embedded_servers", "processes", "gunicorn.conf"):
             shutil.copy(launcher.PROJECT / "parentalcontrols" / f"{name}.py", package)
         (package / "wsgi.py").write_text(WSGI)
+        (package / "settings.py").touch()
         (self.code / "manage.py").write_text(MANAGE)
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))

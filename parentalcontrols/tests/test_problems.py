@@ -24,7 +24,7 @@ def browser(db: None) -> Client:
     "path",
     [
         *(
-            "/",
+            "/nothing",
             "/api",
             "/api/",
             "/api/v1",
@@ -33,7 +33,7 @@ def browser(db: None) -> Client:
             "/nothing",
             "/favicon.ico",
         ),
-        *("/static/nothing.js", "/api/docs", "/api/schema", "/api/v1/nothing.html"),
+        *("/static/nothing.js", "/api/nothing", "/api/schema", "/api/v1/nothing.html"),
     ],
 )
 @pytest.mark.parametrize("accept", ["*/*", "text/html", "application/json"])

@@ -206,3 +206,31 @@ def test_the_server_refuses_to_start_like_the_commands_do() -> None:
     done = start("-c", "import parentalcontrols.wsgi", without="TOKEN_SIGNING_KEY")
     assert done.returncode != 0
     assert "TOKEN_SIGNING_KEY is not set" in done.stderr
+
+
+def test_gunicorn_says_the_sentence_alone() -> None:
+    arguments = ["parentalcontrols.wsgi:application", "-c", "parentalcontrols/gunicorn.conf.py"]
+    done = start("-m", "gunicorn", *arguments, without="TOKEN_SIGNING_KEY")
+    assert done.returncode == 78
+    (sentence,) = done.stderr.strip().splitlines()
+    assert sentence.startswith("Configuration: TOKEN_SIGNING_KEY is not set")
+
+
+@pytest.mark.parametrize(
+    "origin",
+    ["https://a b", "https://u:p@h", "https://h:x", "https://h?x=1", "https://[::1", "HTTPS://H"],
+)
+def test_an_origin_that_no_browser_sends_stops_the_start(origin: str) -> None:
+    assert refusal(CORS_ALLOWED_ORIGINS=origin).startswith("CORS_ALLOWED_ORIGINS holds")
+
+
+def test_host_names_may_stand_with_spaces_between() -> None:
+    assert value_of("ALLOWED_HOSTS", ALLOWED_HOSTS="a.example, b.example ,") == [
+        "a.example",
+        "b.example",
+    ]
+
+
+@pytest.mark.parametrize("url", ["nonsense", "http://cache.example.com"])
+def test_a_cache_address_of_another_kind_is_refused(url: str) -> None:
+    assert refusal(REDIS_URL=url).startswith("REDIS_URL is no address")
