@@ -132,7 +132,7 @@ def _known_sessions(session_ids: Iterable[UUID], caller: Caller) -> dict[UUID, _
         .only(
             *("profile__account__is_active", "profile__account__token_version"),
             *("profile__is_kids", "profile__account_id"),
-            *("profile__viewing_time_config__" + name for name in _CONFIG_FIELDS),
+            *("profile__viewing_time_config__" + name for name in ledgers.CONFIG_FIELDS),
             *("title__is_educational", "title__withdrawn_at"),
             *(field.attname for field in ViewingSession._meta.concrete_fields),
         )
@@ -144,35 +144,13 @@ def _known_sessions(session_ids: Iterable[UUID], caller: Caller) -> dict[UUID, _
         require_live(profile.account, caller)
         config = getattr(profile, "viewing_time_config", None)
         known[row.id] = _Known(
-            session=Session(
-                id=row.id,
-                title_id=row.title_id,
-                device_id=row.device_id,
-                device_type=row.device_type,
-                is_educational=row.is_educational,
-                reset_date=row.reset_date,
-                started_at=row.started_at,
-                last_heartbeat_at=row.last_heartbeat_at,
-                paused_at=row.paused_at,
-                ended_at=row.ended_at,
-                end_reason=row.end_reason,
-            ),
+            session=ledgers.session_of(row),
             viewer=ledgers.viewer_of(config) if profile.is_kids else ADULT,
             is_configured=config is not None or not profile.is_kids,
             profile_id=profile.id,
             now=row.now,
         )
     return known
-
-
-_CONFIG_FIELDS = (
-    "weekday_limit_minutes",
-    "weekend_limit_minutes",
-    "reset_hour",
-    "timezone",
-    "educational_exempt",
-    "earlier_schedules",
-)
 
 
 def _looks_steady(beat: Heartbeat, known: _Known) -> bool:

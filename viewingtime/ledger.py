@@ -263,11 +263,6 @@ def told(
     )
 
 
-def ended_at(session: Session) -> datetime:
-    """When a session ended, or its last beat while it is open."""
-    return session.ended_at or session.last_heartbeat_at
-
-
 class _Book:
     """A working copy of a ledger, in which one event is booked."""
 
@@ -462,7 +457,7 @@ def transition(
         else:
             # A late duplicate names the title of the session that it was sent for: that is no
             # change of title, unless it is too late to be a duplicate.
-            late = title.id == session.title_id and now - ended_at(session) <= TAIL
+            late = title.id == session.title_id and now - session.ended_at <= TAIL
             answer = _go_on(book, playing, None if late else title, beat, now)
     elif session.end_reason == End.SUPERSEDED:
         answer = book.refused(beat, title, Reason.SUPERSEDED, now)

@@ -24,6 +24,7 @@ from parentalcontrols.models import (
 from parentalcontrols.viewing_day import Schedule
 from viewingtime import ledger, sql
 from viewingtime.ledger import ADULT, Balance, Ledger, Session, Title, Viewer
+from viewingtime.models import ViewingSession
 
 _MICROSECOND = timedelta(microseconds=1)
 
@@ -76,6 +77,9 @@ class _TitleRow(msgspec.Struct):
     is_withdrawn: bool
 
 
+#: The columns of a config that say how a child watches.
+CONFIG_FIELDS = _Config.__struct_fields__
+
 _decode_profiles = msgspec.json.Decoder(list[_ProfileRow]).decode
 _decode_sessions = msgspec.json.Decoder(list[_SessionRow]).decode
 _decode_balances = msgspec.json.Decoder(list[_BalanceRow]).decode
@@ -112,6 +116,30 @@ def viewer_of(config: ViewingTimeConfig | _Config | None) -> Viewer:
         weekend_limit=None if weekend is None else timedelta(minutes=weekend),
         educational_exempt=config.educational_exempt,
         schedule=Schedule.of(config.reset_hour, config.timezone, config.earlier_schedules),
+    )
+
+
+def session_of(
+    row: ViewingSession | _SessionRow,
+    *,
+    total: timedelta = ledger.ZERO,
+    educational: timedelta = ledger.ZERO,
+) -> Session:
+    """A stored session as the rules take it; without its sums where they are not wanted."""
+    return Session(
+        id=row.id,
+        title_id=row.title_id,
+        device_id=row.device_id,
+        device_type=row.device_type,
+        is_educational=row.is_educational,
+        reset_date=row.reset_date,
+        started_at=row.started_at,
+        last_heartbeat_at=row.last_heartbeat_at,
+        paused_at=row.paused_at,
+        ended_at=row.ended_at,
+        end_reason=row.end_reason,
+        total=total,
+        educational=educational,
     )
 
 
@@ -157,20 +185,8 @@ def hold(
             unconfigured.add(profile.id)
     held_sessions: dict[UUID, dict[UUID, Session]] = {id_: {} for id_ in viewers}
     for session in _decode_sessions(sessions):
-        held_sessions[session.profile_id][session.id] = Session(
-            id=session.id,
-            title_id=session.title_id,
-            device_id=session.device_id,
-            device_type=session.device_type,
-            is_educational=session.is_educational,
-            reset_date=session.reset_date,
-            started_at=session.started_at,
-            last_heartbeat_at=session.last_heartbeat_at,
-            paused_at=session.paused_at,
-            ended_at=session.ended_at,
-            end_reason=session.end_reason,
-            total=amount(session.total),
-            educational=amount(session.educational),
+        held_sessions[session.profile_id][session.id] = session_of(
+            session, total=amount(session.total), educational=amount(session.educational)
         )
     held_balances: dict[UUID, dict[date, Balance]] = {id_: {} for id_ in viewers}
     for balance in _decode_balances(balances):

@@ -15,7 +15,6 @@ import stat
 import subprocess
 import sys
 import tempfile
-import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -26,7 +25,7 @@ import pytest
 
 from parentalcontrols import launcher
 from parentalcontrols.embedded_servers import Postgres, Site, Valkey
-from parentalcontrols.processes import ServerError, write_private
+from parentalcontrols.processes import ServerError, wait_until, write_private
 
 # From Python 3.12 on a fork is warned of where the test runner has threads (pytest-xdist).
 pytestmark = pytest.mark.filterwarnings("ignore:This process.*multi-threaded:DeprecationWarning")
@@ -76,10 +75,7 @@ def application(environ, start_response):
 
 def eventually(condition: Callable[[], object], seconds: float = 20) -> None:
     """Poll until `condition` is true; the test fails when it is not so in time."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {seconds} s"
-        time.sleep(0.02)
+    assert wait_until(lambda: bool(condition()), seconds), f"not within {seconds} s"
 
 
 def processes_of(folder: Path) -> list[psutil.Process]:
