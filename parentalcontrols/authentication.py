@@ -3,6 +3,9 @@
 A leaf: it imports nothing of ours. Tokens are JWTs signed with HS256 (the algorithm, issuer and
 audience are pinned). An account that was deactivated or changed its password refuses every token
 that was issued before, by the claim `ver`.
+
+An account token speaks for the parent. A profile token speaks for one child and can only tighten
+(api.md, "Two kinds of token"): it is let in nowhere but where a view says so by `AnyCaller`.
 """
 
 from dataclasses import dataclass
@@ -15,6 +18,7 @@ from django.conf import settings
 from django.contrib.auth import get_user_model
 from rest_framework.authentication import BaseAuthentication, get_authorization_header
 from rest_framework.exceptions import AuthenticationFailed
+from rest_framework.permissions import BasePermission, IsAuthenticated
 from rest_framework.request import Request
 from rest_framework_simplejwt.backends import TokenBackend
 from rest_framework_simplejwt.exceptions import TokenBackendError
@@ -25,6 +29,7 @@ if TYPE_CHECKING:
 ACCESS = "access"
 REFRESH = "refresh"
 SCOPE_ACCOUNT = "account"
+SCOPE_PROFILE = "profile"
 _MOST_TOKEN_BYTES = 4096
 
 
@@ -38,14 +43,29 @@ class AccountState(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """The verified claims of an access token: for whom it speaks."""
+    """The verified claims of an access token: for whom it speaks.
+
+    `profile_id` is the child of a profile token, None for the parent. `login_id` tells the
+    device: every token that descends from one log-in, or from one profile token, has the same.
+    """
 
     account_id: UUID
     token_version: int
     scope: str
+    profile_id: UUID | None = None
+    login_id: UUID | None = None
 
     # What DRF asks of a request's user.
     is_authenticated = True
+
+    @property
+    def is_parent(self) -> bool:
+        """Whether the token may loosen."""
+        return self.profile_id is None
+
+    def may_see(self, profile_id: UUID) -> bool:
+        """Whether the token reaches that profile at all, if it is the account's."""
+        return self.profile_id is None or self.profile_id == profile_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +75,7 @@ class RefreshClaims:
     account_id: UUID
     token_version: int
     scope: str
+    profile_id: UUID | None
     family_id: UUID
     token_id: UUID
 
@@ -69,14 +90,12 @@ def _backend() -> TokenBackend:
     )
 
 
-def _encode(kind: str, account: AccountState, seconds: int, **claims: Any) -> str:
+def encode(kind: str, seconds: int, **claims: Any) -> str:
+    """A signed token of a kind, good for so many seconds."""
     now = datetime.now(UTC)
     token: str = _backend().encode(
         {
             "token_type": kind,
-            "sub": str(account.id),
-            "ver": account.token_version,
-            "scope": SCOPE_ACCOUNT,
             "iat": now,
             "exp": now + timedelta(seconds=seconds),
             "jti": str(uuid4()),
@@ -86,55 +105,82 @@ def _encode(kind: str, account: AccountState, seconds: int, **claims: Any) -> st
     return token
 
 
-def _decode(kind: str, token: str) -> dict[str, Any]:
-    """The claims of a good token of that kind; anything else is a 401."""
+def decode(kind: str, token: str) -> dict[str, Any]:
+    """The claims of a good token of that kind; raises `AuthenticationFailed` for all others."""
     if len(token) > _MOST_TOKEN_BYTES:
         raise AuthenticationFailed
     try:
         claims: dict[str, Any] = _backend().decode(token)  # type: ignore[arg-type]
     except (TokenBackendError, ValueError):
         raise AuthenticationFailed from None
-    if (
-        "exp" not in claims
-        or claims.get("token_type") != kind
-        or claims.get("scope") != SCOPE_ACCOUNT
-    ):
+    if "exp" not in claims or claims.get("token_type") != kind:
         raise AuthenticationFailed
     return claims
 
 
-def access_token(account: AccountState) -> str:
-    """A token that speaks for the parent, good for `ACCESS_TOKEN_SECONDS`."""
-    return _encode(ACCESS, account, settings.ACCESS_TOKEN_SECONDS)
+def _subject(account: AccountState, profile_id: UUID | None) -> dict[str, Any]:
+    """The claims that say for whom a token speaks."""
+    claims = {"sub": str(account.id), "ver": account.token_version}
+    if profile_id is None:
+        return {**claims, "scope": SCOPE_ACCOUNT}
+    return {**claims, "scope": SCOPE_PROFILE, "pid": str(profile_id)}
 
 
-def refresh_token(account: AccountState, *, family_id: UUID, token_id: UUID) -> str:
+def _profile_in(claims: dict[str, Any]) -> UUID | None:
+    """The child of a profile token; a scope that does not fit its claims is refused."""
+    if claims["scope"] == SCOPE_PROFILE:
+        return UUID(claims["pid"])
+    if claims["scope"] != SCOPE_ACCOUNT or "pid" in claims:
+        raise AuthenticationFailed
+    return None
+
+
+def access_token(
+    account: AccountState, *, profile_id: UUID | None = None, login_id: UUID | None = None
+) -> str:
+    """A token good for `ACCESS_TOKEN_SECONDS`: the parent's, or that of one child's device."""
+    claims = _subject(account, profile_id)
+    if login_id is not None:
+        claims["fam"] = str(login_id)
+    return encode(ACCESS, settings.ACCESS_TOKEN_SECONDS, **claims)
+
+
+def refresh_token(
+    account: AccountState, *, family_id: UUID, token_id: UUID, profile_id: UUID | None = None
+) -> str:
     """A token that buys the next pair once, good for `REFRESH_TOKEN_SECONDS`."""
-    seconds = settings.REFRESH_TOKEN_SECONDS
-    return _encode(REFRESH, account, seconds, jti=str(token_id), fam=str(family_id))
+    claims = _subject(account, profile_id) | {"jti": str(token_id), "fam": str(family_id)}
+    return encode(REFRESH, settings.REFRESH_TOKEN_SECONDS, **claims)
 
 
 def read_access_token(token: str) -> Caller:
     """The caller an access token speaks for; raises `AuthenticationFailed`."""
-    claims = _decode(ACCESS, token)
+    claims = decode(ACCESS, token)
     try:
-        return Caller(UUID(claims["sub"]), int(claims["ver"]), claims["scope"])
-    except (KeyError, ValueError, TypeError):
+        return Caller(
+            account_id=UUID(claims["sub"]),
+            token_version=int(claims["ver"]),
+            scope=claims["scope"],
+            profile_id=_profile_in(claims),
+            login_id=UUID(claims["fam"]) if "fam" in claims else None,
+        )
+    except (KeyError, ValueError, TypeError, AttributeError):
         raise AuthenticationFailed from None
 
 
 def read_refresh_token(token: str) -> RefreshClaims:
     """The claims of a refresh token; raises `AuthenticationFailed`."""
-    claims = _decode(REFRESH, token)
+    claims = decode(REFRESH, token)
     try:
         return RefreshClaims(
             account_id=UUID(claims["sub"]),
             token_version=int(claims["ver"]),
             scope=claims["scope"],
+            profile_id=_profile_in(claims),
             family_id=UUID(claims["fam"]),
             token_id=UUID(claims["jti"]),
         )
-    except (KeyError, ValueError, TypeError):
+    except (KeyError, ValueError, TypeError, AttributeError):
         raise AuthenticationFailed from None
 
 
@@ -179,6 +225,24 @@ class AccountAuthentication(CallerAuthentication):
         if found is None:
             return None
         caller = found[1]
-        account = get_user_model().objects.filter(id=caller.account_id).first()
+        accounts = get_user_model().objects.filter(id=caller.account_id)
+        if caller.profile_id is not None:
+            # A child that was deleted has no tokens any more.
+            accounts = accounts.filter(profiles__id=caller.profile_id)
+        account = accounts.first()
         require_live(account, caller)
         return account, caller  # type: ignore[return-value]
+
+
+class ParentOnly(BasePermission):
+    """Lets account tokens in and no others; what every view asks unless it says otherwise."""
+
+    message = "Only a parent may do this: sign in with the household's own account."
+    code = "parent_required"
+
+    def has_permission(self, request: Request, view: Any) -> bool:
+        return isinstance(request.auth, Caller) and request.auth.is_parent
+
+
+class AnyCaller(IsAuthenticated):
+    """Lets in the tokens of children's devices, too; their profile is for the view to check."""

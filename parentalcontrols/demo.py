@@ -70,8 +70,9 @@ def seed(*, now: datetime) -> SeedReport:
     """Creates what the demo needs and does not have yet; changes nothing that is there.
 
     A password, a limit or a title that somebody changed stays as it is, and a child that was
-    deleted stays deleted: a household is made only for an account without any profile. Five
-    queries where everything is there. All or nothing.
+    deleted stays deleted: a household is made only for an account without any profile. It has no
+    PIN, so that limits can be tried at once; the README sets one. Five queries where everything is
+    there. All or nothing.
     """
     with transaction.atomic():
         parent, parent_is_new = _account(PARENT_EMAIL, PARENT_PASSWORD)

@@ -62,18 +62,24 @@ class AdminMessageMiddleware(_AdminOnly, MessageMiddleware):
     """Messages for the admin alone."""
 
 
-class HeadMiddleware:
-    """Answers HEAD like GET, without the body (RFC 9110 section 9.3.2); servers complain else."""
+class LengthMiddleware:
+    """Tells the length of every answer that is whole: the server would send it in chunks else.
+
+    Answers HEAD like GET, without the body (RFC 9110 section 9.3.2); servers complain else.
+    """
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
         self.get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
         response = self.get_response(request)
-        if request.method == "HEAD" and not response.streaming:
-            length = response.headers.get("Content-Length", str(len(response.content)))
-            response.content = b""
-            response.headers["Content-Length"] = length
+        if not response.streaming:
+            if "Content-Length" not in response.headers:
+                response.headers["Content-Length"] = str(len(response.content))
+            if request.method == "HEAD":
+                length = response.headers["Content-Length"]
+                response.content = b""
+                response.headers["Content-Length"] = length
         return response
 
 

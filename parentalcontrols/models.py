@@ -109,6 +109,15 @@ class RefreshFamily(models.Model):
     account = models.ForeignKey(
         "parentalcontrols.Account", on_delete=models.CASCADE, related_name="refresh_families"
     )
+    profile = models.ForeignKey(
+        "parentalcontrols.Profile",
+        on_delete=models.CASCADE,
+        null=True,
+        blank=True,
+        related_name="refresh_families",
+        db_index=False,
+        help_text="The child that the tokens speak for; without one they speak for the parent.",
+    )
     current_token_id = models.UUIDField()
     created_at = models.DateTimeField(db_default=Now())
     expires_at = models.DateTimeField()
@@ -117,9 +126,79 @@ class RefreshFamily(models.Model):
     class Meta:
         db_table = "refresh_families"
         verbose_name_plural = "refresh families"
+        indexes = [
+            # What goes with a profile that is deleted.
+            models.Index(
+                fields=["profile"],
+                name="ix_refresh_families_profile",
+                condition=models.Q(profile__isnull=False),
+            ),
+            # What `prune_expired` deletes.
+            models.Index(fields=["expires_at"], name="ix_refresh_families_expires"),
+        ]
 
     def __str__(self) -> str:
         return str(self.id)
+
+
+class IdempotencyKey(models.Model):
+    """A request that was answered, so that its repeat gets the same answer for 24 hours."""
+
+    id = models.BigAutoField(primary_key=True)
+    account = models.ForeignKey(
+        "parentalcontrols.Account",
+        on_delete=models.CASCADE,
+        related_name="idempotency_keys",
+        db_index=False,
+    )
+    route = models.CharField(max_length=100)
+    key = models.CharField(max_length=255)
+    fingerprint = models.BinaryField(help_text="A keyed hash of the body.")
+    answer = models.JSONField(null=True)
+    created_at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        db_table = "idempotency_keys"
+        constraints = [
+            # The claim's upsert, which is also what a second copy waits for.
+            models.UniqueConstraint(
+                fields=["account", "route", "key"], name="uq_idempotency_account_route_key"
+            ),
+        ]
+        indexes = [
+            # What `prune_expired` deletes.
+            models.Index(fields=["created_at"], name="ix_idempotency_created"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.route} {self.key}"
+
+
+class RateLimitWindow(models.Model):
+    """How often something was tried within the running window of a rate limit.
+
+    `subject` is a keyed hash: no e-mail and no address is stored.
+    """
+
+    id = models.BigAutoField(primary_key=True)
+    name = models.CharField(max_length=40)
+    subject = models.BinaryField()
+    ends_at = models.DateTimeField()
+    count = models.PositiveIntegerField()
+
+    class Meta:
+        db_table = "rate_limit_windows"
+        constraints = [
+            # The upsert of `ratelimits`.
+            models.UniqueConstraint(fields=["name", "subject"], name="uq_rate_limit_name_subject"),
+        ]
+        indexes = [
+            # What `prune_expired` deletes.
+            models.Index(fields=["ends_at"], name="ix_rate_limit_ends"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.count}"
 
 
 class Profile(models.Model):

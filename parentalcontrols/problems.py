@@ -5,6 +5,7 @@ A leaf: it imports nothing of ours. Members: `type, title, status, detail, code`
 """
 
 import logging
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
@@ -121,10 +122,13 @@ def as_problem(error: Exception) -> Problem | None:
             return Problem(415)
         case exceptions.Throttled():
             return Problem(
-                429, headers={"Retry-After": str(int(getattr(error, "wait", None) or 1))}
+                429, headers={"Retry-After": str(math.ceil(getattr(error, "wait", None) or 1))}
             )
         case Http404() | exceptions.NotFound():
             return not_found()
+        case exceptions.PermissionDenied() if error.get_codes() != error.default_code:
+            # A permission that names its reason.
+            return Problem(403, str(error.get_codes()), str(error.detail))
         case PermissionDenied() | exceptions.PermissionDenied():
             return Problem(403)
         case RequestDataTooBig():

@@ -4,17 +4,24 @@ from uuid import UUID
 
 from django.db import transaction
 
+from parentalcontrols.authentication import Caller
 from parentalcontrols.models import Account, Profile, ViewingTimeConfig
 from parentalcontrols.problems import not_found
+from pins import audit
+from pins.audit import Actor
+from pins.models import AuditAction
 
 
-def owned(account: Account, profile_id: UUID, *, kids_only: bool = False) -> Profile:
-    """The account's profile with its config; missing or somebody else's is one and the same 404.
+def owned(caller: Caller, profile_id: UUID, *, kids_only: bool = False) -> Profile:
+    """The caller's profile with its config; missing or somebody else's is one and the same 404.
 
-    One query. `kids_only` leaves adults out, who have no config.
+    The parent's are all of the account, a child's device has its own. One query. `kids_only`
+    leaves adults out, who have no config.
     """
+    if not caller.may_see(profile_id):
+        raise not_found()
     profile = (
-        Profile.objects.filter(account_id=account.id, id=profile_id)
+        Profile.objects.filter(account_id=caller.account_id, id=profile_id)
         .select_related("viewing_time_config")
         .first()
     )
@@ -35,6 +42,7 @@ def create(
     is_kids: bool,
     parental_rating: str | None = None,
     avatar_url: str | None = None,
+    actor: Actor = audit.OPERATOR,
 ) -> Profile:
     """A new profile; a child gets its viewing-time config, with the defaults, at once."""
     with transaction.atomic():
@@ -47,6 +55,14 @@ def create(
         )
         if is_kids:
             ViewingTimeConfig.objects.create(profile=profile)
+        # A new profile is new time to watch.
+        audit.record(
+            account_id=account.id,
+            profile_id=profile.id,
+            actor=actor,
+            action=AuditAction.PROFILE_CREATED,
+            after={"name": name, "is_kids": is_kids},
+        )
     return profile
 
 

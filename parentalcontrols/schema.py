@@ -7,6 +7,7 @@ from drf_spectacular.plumbing import ResolvedComponent
 from drf_spectacular.utils import OpenApiResponse
 from rest_framework import serializers
 
+from parentalcontrols.authentication import AnyCaller
 from parentalcontrols.problems import CONTENT_TYPE
 
 
@@ -32,20 +33,24 @@ class ProblemSerializer(serializers.Serializer[Any]):
 _MEANINGS = {
     "400": "the request is not valid",
     "401": "no token, or one that is not good",
+    "403": "refused: a parent's token, or the right PIN or password, is needed",
     "404": "not there, or not yours",
     "413": "the body is too large",
     "415": "the body is not JSON",
+    "429": "too many guesses",
     "503": "the service cannot answer right now",
+}
+_RETRY_AFTER = {
+    "Retry-After": {
+        "schema": {"type": "integer"},
+        "required": True,
+        "description": "seconds after which to ask again",
+    }
 }
 _HEADERS = {
     "401": {"WWW-Authenticate": {"schema": {"type": "string"}, "required": True}},
-    "503": {
-        "Retry-After": {
-            "schema": {"type": "integer"},
-            "required": True,
-            "description": "seconds after which to ask again",
-        }
-    },
+    "429": _RETRY_AFTER,
+    "503": _RETRY_AFTER,
 }
 
 
@@ -106,6 +111,11 @@ class ProblemAwareSchema(AutoSchema):
                 bodies[status]["headers"] = _HEADERS[status]
         return bodies
 
+    def _is_every_players(self) -> bool:
+        """Whether any token will do, and no PIN is asked for."""
+        lets_all_in = all(isinstance(p, AnyCaller) for p in self.view.get_permissions())
+        return lets_all_in and not self.path.endswith(("/grant", "/pin/verify"))
+
     def _problem_statuses(self) -> set[str]:
         statuses = {"503"}
         if self.get_request_serializer() is not None:
@@ -114,6 +124,10 @@ class ProblemAwareSchema(AutoSchema):
             statuses |= {"400"}
         if self.get_auth() or self.path.endswith(("/login", "/refresh")):
             statuses |= {"401"}
+        if self.get_auth() and not self._is_every_players():
+            statuses |= {"403"}
+        if self.path.endswith(("/login", "/pin/reset")):
+            statuses |= {"429"}
         if "{" in self.path or self.path.endswith("/heartbeat"):
             statuses |= {"404"}
         return statuses

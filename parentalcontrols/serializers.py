@@ -4,6 +4,7 @@ from typing import Any
 
 from django.contrib.auth.password_validation import validate_password
 from django.core.exceptions import ValidationError as DjangoValidationError
+from django.core.validators import RegexValidator
 from rest_framework import serializers
 
 from parentalcontrols.fields import (
@@ -13,6 +14,7 @@ from parentalcontrols.fields import (
     StrictURLField,
 )
 from parentalcontrols.models import Account, Profile
+from pins.models import ActorKind, AuditAction, AuditEntry
 
 
 class CredentialsSerializer(serializers.Serializer[Any]):
@@ -53,6 +55,95 @@ class TokenPairSerializer(serializers.Serializer[Any]):
     access_token = serializers.CharField()
     refresh_token = serializers.CharField()
     token_type = serializers.CharField(help_text="always `bearer`")
+
+
+class ProfileTokenSerializer(TokenPairSerializer):
+    """Tokens that speak for one child."""
+
+    scope = serializers.CharField(help_text="always `profile`")
+    profile_id = serializers.UUIDField()
+
+
+class PinField(StrictCharField):
+    """Four digits, as text; never in an answer."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(write_only=True, trim_whitespace=False, **kwargs)
+        self.validators.append(
+            RegexValidator(r"\A[0-9]{4}\Z", "A PIN is four digits.", code="not_a_pin")
+        )
+
+
+class PinChangeSerializer(serializers.Serializer[Any]):
+    """A new PIN, and the current one where there is one."""
+
+    new_pin = PinField()
+    current_pin = PinField(required=False, allow_null=True, default=None)
+
+
+class PinSerializer(serializers.Serializer[Any]):
+    """A PIN as it was typed."""
+
+    pin = PinField()
+
+
+class PinResetSerializer(serializers.Serializer[Any]):
+    """The account's password, and the PIN from now on."""
+
+    password = StrictCharField(min_length=1, max_length=128, trim_whitespace=False, write_only=True)
+    new_pin = PinField()
+
+
+class PinStatusSerializer(serializers.Serializer[Any]):
+    """Whether there is a PIN, and until when it is locked, if it is."""
+
+    has_pin = serializers.BooleanField()
+    locked_until = serializers.DateTimeField(allow_null=True)
+
+
+class PinVerifiedSerializer(serializers.Serializer[Any]):
+    """What a right PIN buys."""
+
+    verified = serializers.BooleanField(help_text="always true")
+    pin_token = serializers.CharField(help_text="good for five minutes, until the PIN changes")
+
+
+class DetailSerializer(serializers.Serializer[Any]):
+    """One sentence about what was done."""
+
+    detail = serializers.CharField()
+
+
+class AuditEntrySerializer(serializers.ModelSerializer[AuditEntry]):
+    """One loosening or tightening: who, by what, from what to what."""
+
+    actor = serializers.ChoiceField(ActorKind.values, help_text="what the actor signed in with")
+    action = serializers.ChoiceField(AuditAction.values)
+    before = serializers.DictField(allow_null=True)
+    after = serializers.DictField(allow_null=True)
+
+    class Meta:
+        model = AuditEntry
+        fields = (
+            "id",
+            "at",
+            "action",
+            "profile_id",
+            "actor",
+            "actor_id",
+            "login_id",
+            "device",
+            "before",
+            "after",
+        )
+        read_only_fields = fields
+
+
+class AuditPageSerializer(serializers.Serializer[Any]):
+    """Entries, newest first, and the cursor of the next page; null on the last one."""
+
+    entries = AuditEntrySerializer(many=True)
+    next_cursor = serializers.CharField(allow_null=True)
 
 
 class AccountSerializer(serializers.ModelSerializer[Account]):

@@ -4,12 +4,13 @@ Outside demo mode (`DEMO=true`, which `make run` sets together with secrets of i
 secret has a default. `.env.example` and `docs/operations.md` list the variables.
 """
 
+import ipaddress
 import re
 import sys
 import warnings
 import zoneinfo
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import environ
@@ -17,6 +18,14 @@ import psycopg
 from csp.constants import NONE, SELF
 from django.core.exceptions import ImproperlyConfigured
 from psycopg.conninfo import conninfo_to_dict
+
+
+class Rate(NamedTuple):
+    """So many tries in a window of so many seconds."""
+
+    tries: int
+    seconds: int
+
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 env = environ.Env()
@@ -123,6 +132,31 @@ def _cache_url() -> str:
     return url
 
 
+def _rate(name: str, default: str) -> Rate:
+    """`RATELIMIT_<name>` as `count/period`, where a period is as in 30s, 15m, 1h or d."""
+    text = env.str(f"RATELIMIT_{name}", default).strip().lower()
+    found = re.fullmatch(r"([0-9]{1,6})/([0-9]{0,5})([smhd])", text)
+    count, seconds = 0, 0
+    if found is not None:
+        count = int(found[1])
+        seconds = int(found[2] or 1) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[found[3]]
+    if not count or not 1 <= seconds <= 31 * 86400:
+        raise ImproperlyConfigured(
+            f"RATELIMIT_{name} is no rate: write it as count/period, for example {default}."
+        )
+    return Rate(count, seconds)
+
+
+def _networks(name: str) -> list[ipaddress.IPv4Network | ipaddress.IPv6Network]:
+    """Comma-separated addresses or networks."""
+    try:
+        return [ipaddress.ip_network(item) for item in _list(name)]
+    except ValueError:
+        raise ImproperlyConfigured(
+            f"{name} holds what is no address and no network: write 10.0.0.5 or 10.0.0.0/8."
+        ) from None
+
+
 def _list(name: str) -> list[str]:
     """The items of a comma-separated variable."""
     return [item.strip() for item in env.str(name, "").split(",") if item.strip()]
@@ -153,8 +187,11 @@ STATEMENT_TIMEOUT_MS = _number("STATEMENT_TIMEOUT_MS", 15000, least=1000, most=6
 
 SECRET_KEY = _secret("SECRET_KEY", "signs the admin's sessions")
 TOKEN_SIGNING_KEY = _secret("TOKEN_SIGNING_KEY", "signs the API's tokens")
+PIN_PEPPER = _secret("PIN_PEPPER", "mixed into PINs before they are hashed")
 if SECRET_KEY == TOKEN_SIGNING_KEY:
     raise ImproperlyConfigured("TOKEN_SIGNING_KEY equals SECRET_KEY: give each a value of its own.")
+if PIN_PEPPER in {SECRET_KEY, TOKEN_SIGNING_KEY}:
+    raise ImproperlyConfigured("PIN_PEPPER equals another secret: give each a value of its own.")
 
 ALLOWED_HOSTS = _list("ALLOWED_HOSTS")
 if DEMO or TESTING:
@@ -193,7 +230,7 @@ MIGRATION_LINTER_OPTIONS = {
 
 # Sessions, users and messages belong to the admin's paths alone; an API request pays for none.
 MIDDLEWARE = [
-    "parentalcontrols.middleware.HeadMiddleware",
+    "parentalcontrols.middleware.LengthMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "corsheaders.middleware.CorsMiddleware",
@@ -247,11 +284,16 @@ CACHES = {
 AUTH_USER_MODEL = "parentalcontrols.Account"
 # SHA-256 first, so that bcrypt never sees more than its 72 bytes.
 PASSWORD_HASHERS = ["parentalcontrols.passwords.BCryptSHA256Hasher"]
-PASSWORD_BCRYPT_ROUNDS = _number("PASSWORD_BCRYPT_ROUNDS", 10, least=4, most=16)
-if PASSWORD_BCRYPT_ROUNDS < 10 and not TESTING:
-    raise ImproperlyConfigured("PASSWORD_BCRYPT_ROUNDS must be 10 or more: raise it.")
+# The costs of bcrypt: each step doubles them. 10 is about 55 ms of a core.
+PASSWORD_BCRYPT_ROUNDS = _number("PASSWORD_BCRYPT_ROUNDS", 10, least=10, most=16)
+PIN_BCRYPT_ROUNDS = _number("PIN_BCRYPT_ROUNDS", 10, least=10, most=16)
 if TESTING:
-    PASSWORD_BCRYPT_ROUNDS = 4
+    PASSWORD_BCRYPT_ROUNDS = PIN_BCRYPT_ROUNDS = 4
+# Per web process: how many hashes run at a time, how many requests may hash or wait for it
+# (fewer than the process has threads for requests), and how far they give way to requests.
+HASHING_THREADS = _number("HASHING_THREADS", 1, least=1, most=64)
+HASHING_SLOTS = _number("HASHING_SLOTS", 8, least=1, most=1024)
+HASHING_NICENESS = _number("HASHING_NICENESS", 15, least=0, most=19)
 AUTH_PASSWORD_VALIDATORS = [
     {
         "NAME": "django.contrib.auth.password_validation.MinimumLengthValidator",
@@ -266,9 +308,20 @@ REFRESH_TOKEN_SECONDS = _number("REFRESH_TOKEN_SECONDS", 30 * 86400, least=3600,
 TOKEN_ISSUER = "viewingtime"
 TOKEN_AUDIENCE = "viewingtime-api"
 
+# How many wrong guesses at a password are let through, per e-mail or account and per address.
+RATELIMIT_ENABLED = _flag("RATELIMIT_ENABLED", default=True)
+RATELIMITS = {
+    "LOGIN_ACCOUNT": _rate("LOGIN_ACCOUNT", "10/15m"),
+    "LOGIN_ADDRESS": _rate("LOGIN_ADDRESS", "100/15m"),
+    "PIN_RESET": _rate("PIN_RESET", "5/30m"),
+    "PIN_RESET_ADDRESS": _rate("PIN_RESET_ADDRESS", "50/30m"),
+}
+# Proxies whose `X-Forwarded-For` is believed.
+TRUSTED_PROXIES = _networks("TRUSTED_PROXIES")
+
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": ["parentalcontrols.authentication.AccountAuthentication"],
-    "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
+    "DEFAULT_PERMISSION_CLASSES": ["parentalcontrols.authentication.ParentOnly"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
     "DEFAULT_PARSER_CLASSES": ["parentalcontrols.parsers.StrictJSONParser"],
     "DEFAULT_SCHEMA_CLASS": "parentalcontrols.schema.ProblemAwareSchema",
@@ -297,6 +350,7 @@ MAX_BODY_BYTES = _number("MAX_BODY_BYTES", 1024 * 1024, least=65536, most=16 * 1
 DATA_UPLOAD_MAX_MEMORY_SIZE = MAX_BODY_BYTES
 
 CORS_ALLOWED_ORIGINS = _origins("CORS_ALLOWED_ORIGINS")
+CORS_ALLOW_HEADERS = ["authorization", "content-type", "idempotency-key"]
 CORS_URLS_REGEX = r"^/api/.*$"
 CORS_EXPOSE_HEADERS = ["Retry-After", "X-Locked-Until"]
 

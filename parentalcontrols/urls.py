@@ -8,7 +8,7 @@ from django.views.generic import RedirectView
 from drf_spectacular.renderers import OpenApiJsonRenderer2
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitView
 
-from parentalcontrols import problems, views
+from parentalcontrols import pin_views, problems, views
 
 
 class AnyCaseUUIDConverter:
@@ -36,6 +36,16 @@ api: list[URLPattern | URLResolver] = [
         views.SelectProfileView.as_view(),
         name="select-profile",
     ),
+    path(
+        "auth/profiles/<id:profile_id>/token",
+        views.ProfileTokenView.as_view(),
+        name="profile-token",
+    ),
+    path("parental-controls/pin", pin_views.PinView.as_view(), name="pin"),
+    path("parental-controls/pin/status", pin_views.PinStatusView.as_view(), name="pin-status"),
+    path("parental-controls/pin/verify", pin_views.PinVerifyView.as_view(), name="pin-verify"),
+    path("parental-controls/pin/reset", pin_views.PinResetView.as_view(), name="pin-reset"),
+    path("parental-controls/audit", pin_views.AuditView.as_view(), name="audit"),
     path("", include("viewingtime.urls")),
 ]
 

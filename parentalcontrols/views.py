@@ -15,7 +15,8 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from parentalcontrols import accounts, profiles
+from parentalcontrols import accounts, profiles, ratelimits
+from parentalcontrols.authentication import SCOPE_PROFILE, Caller
 from parentalcontrols.models import Account
 from parentalcontrols.parsers import JSONRequest
 from parentalcontrols.postgresql import deadline
@@ -25,10 +26,13 @@ from parentalcontrols.serializers import (
     CredentialsSerializer,
     ProfileRequestSerializer,
     ProfileSerializer,
+    ProfileTokenSerializer,
     RefreshSerializer,
     RegistrationSerializer,
     TokenPairSerializer,
 )
+from pins import audit
+from pins.audit import Actor
 
 logger = logging.getLogger(__name__)
 
@@ -60,6 +64,16 @@ class BoundedView(APIView):
 def account_of(request: Request) -> Account:
     """The account that an `AccountAuthentication` found."""
     return cast(Account, request.user)
+
+
+def caller_of(request: Request) -> Caller:
+    """Whom the token of a request speaks for."""
+    return cast(Caller, request.auth)
+
+
+def actor_of(request: Request) -> Actor:
+    """Whom the audit names."""
+    return audit.caller(request, caller_of(request))
 
 
 class OpenView(BoundedView):
@@ -97,7 +111,9 @@ class LoginView(OpenView):
     def post(self, request: Request) -> Response:
         body = CredentialsSerializer(data=request.data)
         body.is_valid(raise_exception=True)
-        return Response(TokenPairSerializer(accounts.log_in(**body.validated_data)).data)
+        address = ratelimits.client_address(request)
+        pair = accounts.log_in(**body.validated_data, address=address)
+        return Response(TokenPairSerializer(pair).data)
 
 
 class RefreshView(OpenView):
@@ -136,7 +152,9 @@ class ProfilesView(BoundedView):
     def post(self, request: Request) -> Response:
         body = ProfileRequestSerializer(data=request.data)
         body.is_valid(raise_exception=True)
-        profile = profiles.create(account=account_of(request), **body.validated_data)
+        profile = profiles.create(
+            account=account_of(request), actor=actor_of(request), **body.validated_data
+        )
         return Response(ProfileSerializer(profile).data, status=status.HTTP_201_CREATED)
 
 
@@ -145,8 +163,21 @@ class SelectProfileView(BoundedView):
 
     @extend_schema(operation_id="select_profile", request=None, responses=ProfileSerializer)
     def put(self, request: Request, profile_id: UUID) -> Response:
-        profile = profiles.owned(account_of(request), profile_id)
+        profile = profiles.owned(caller_of(request), profile_id)
         return Response(ProfileSerializer(profile).data)
+
+
+class ProfileTokenView(BoundedView):
+    """Tokens for a device in a child's hands."""
+
+    @extend_schema(
+        operation_id="create_profile_token", request=None, responses=ProfileTokenSerializer
+    )
+    def post(self, request: Request, profile_id: UUID) -> Response:
+        profile = profiles.owned(caller_of(request), profile_id)
+        pair = accounts.child_tokens(profile, account=account_of(request), actor=actor_of(request))
+        body = {**TokenPairSerializer(pair).data, "scope": SCOPE_PROFILE, "profile_id": profile.id}
+        return Response(ProfileTokenSerializer(body).data)
 
 
 def _require_safe(request: HttpRequest) -> None:

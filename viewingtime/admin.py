@@ -12,7 +12,7 @@ from django.contrib import admin
 from django.db.models import QuerySet
 from django.http import HttpRequest
 
-from parentalcontrols.admin import (
+from adminmetrics.pages import (
     EXCERPT_ROWS,
     Excerpt,
     HouseholdSearchMixin,

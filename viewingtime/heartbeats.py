@@ -15,7 +15,7 @@ from uuid import UUID, uuid4
 
 from django.contrib.auth import get_user_model
 from django.db import InterfaceError, OperationalError, connection, transaction
-from django.db.models import DateTimeField, Func
+from django.db.models import DateTimeField, Func, QuerySet
 
 from parentalcontrols.authentication import Caller, require_live
 from parentalcontrols.models import Profile
@@ -127,7 +127,8 @@ def _skip_health_check() -> None:
 def _known_sessions(session_ids: Iterable[UUID], caller: Caller) -> dict[UUID, _Known]:
     """The caller's sessions among those, by id, as they stand; locks nothing."""
     rows = (
-        ViewingSession.objects.filter(id__in=session_ids, profile__account_id=caller.account_id)
+        _sessions_of(caller)
+        .filter(id__in=session_ids)
         .select_related("profile__account", "profile__viewing_time_config", "title")
         .only(
             *("profile__account__is_active", "profile__account__token_version"),
@@ -151,6 +152,12 @@ def _known_sessions(session_ids: Iterable[UUID], caller: Caller) -> dict[UUID, _
             now=row.now,
         )
     return known
+
+
+def _sessions_of(caller: Caller) -> QuerySet[ViewingSession]:
+    """The sessions a caller reaches: a parent those of the household, a child's device its own."""
+    sessions = ViewingSession.objects.filter(profile__account_id=caller.account_id)
+    return sessions if caller.profile_id is None else sessions.filter(profile_id=caller.profile_id)
 
 
 def _looks_steady(beat: Heartbeat, known: _Known) -> bool:
@@ -272,16 +279,18 @@ def _decide(
 
 def _own_profiles(profile_ids: Iterable[UUID], caller: Caller) -> set[UUID]:
     """Those of the profiles that are the caller's; also makes sure that the caller still is."""
+    wanted = set(profile_ids)
+    if caller.profile_id is not None:
+        wanted = {caller.profile_id}
     profiles = list(
-        Profile.objects.filter(account_id=caller.account_id, id__in=profile_ids)
+        Profile.objects.filter(account_id=caller.account_id, id__in=wanted)
         .select_related("account")
         .only("account__is_active", "account__token_version")
     )
-    account = (
-        profiles[0].account
-        if profiles
-        else get_user_model().objects.filter(id=caller.account_id).first()
-    )
+    account = profiles[0].account if profiles else None
+    if account is None and caller.is_parent:
+        account = get_user_model().objects.filter(id=caller.account_id).first()
+    # The device of a child that was deleted has no account any more.
     require_live(account, caller)
     return {profile.id for profile in profiles}
 
@@ -293,7 +302,8 @@ def end(session_id: UUID, caller: Caller) -> Ended:
     """
     owner = _reconnecting(
         lambda: (
-            ViewingSession.objects.filter(id=session_id, profile__account_id=caller.account_id)
+            _sessions_of(caller)
+            .filter(id=session_id)
             .select_related("profile__account")
             .only("profile__account__is_active", "profile__account__token_version")
             .first()

@@ -25,6 +25,7 @@ from parentalcontrols.models import (
 )
 from parentalcontrols.problems import Problem, invalid
 from parentalcontrols.schema import FieldErrorSerializer
+from parentalcontrols.serializers import PinField
 from parentalcontrols.viewing_day import timezone_names
 from viewingtime.heartbeats import Heartbeat
 from viewingtime.ledger import Answer, Enforcement, Reason
@@ -279,6 +280,12 @@ class ViewingTimeConfigChangeSerializer(serializers.Serializer[Any]):
         return value
 
 
+class ViewingTimeConfigRequestSerializer(ViewingTimeConfigChangeSerializer):
+    """What to set, and the PIN token that is needed once there is a PIN."""
+
+    pin_token = StrictCharField(max_length=4096, required=False, allow_null=True, write_only=True)
+
+
 class ViewingTimeConfigSerializer(serializers.ModelSerializer[ViewingTimeConfig]):
     """What a parent set for a child."""
 
@@ -309,6 +316,8 @@ class GrantRequestSerializer(serializers.Serializer[Any]):
     """Extra time for today: 15, 30 or 60 minutes, or null = unlimited."""
 
     minutes = _GrantField(allow_null=True)
+    pin = PinField(required=False, allow_null=True)
+    pin_token = StrictCharField(max_length=4096, required=False, allow_null=True, write_only=True)
 
     def validate_minutes(self, value: int | None) -> int | None:
         if value is not None and value not in GRANT_MINUTES:

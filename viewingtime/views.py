@@ -8,14 +8,17 @@ from django.conf import settings
 from django.db.models import Q
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework.authentication import BaseAuthentication
+from rest_framework.exceptions import PermissionDenied
+from rest_framework.permissions import SAFE_METHODS, BasePermission
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from parentalcontrols import profiles
-from parentalcontrols.authentication import Caller, CallerAuthentication
+from parentalcontrols import idempotency, profiles
+from parentalcontrols.authentication import AnyCaller, CallerAuthentication, ParentOnly
 from parentalcontrols.models import Title
 from parentalcontrols.problems import Problem, invalid, not_found
-from parentalcontrols.views import BoundedView, account_of
+from parentalcontrols.views import BoundedView, actor_of, caller_of
+from pins import verification
 from viewingtime import grants, heartbeats, ledger, ledgers, limits
 from viewingtime.heartbeats import ClockTimestamp
 from viewingtime.ledger import Enforcement, Reason
@@ -29,7 +32,7 @@ from viewingtime.serializers import (
     HeartbeatBatchRequestSerializer,
     HeartbeatRequestSerializer,
     SessionEndSerializer,
-    ViewingTimeConfigChangeSerializer,
+    ViewingTimeConfigRequestSerializer,
     ViewingTimeConfigSerializer,
     answer_body,
     minutes,
@@ -37,11 +40,6 @@ from viewingtime.serializers import (
     read_heartbeat,
     read_heartbeats,
 )
-
-
-def caller_of(request: Request) -> Caller:
-    """Whom the token of a request speaks for."""
-    return cast(Caller, request.auth)
 
 
 def body_of(request: Request) -> dict[str, Any]:
@@ -53,6 +51,7 @@ class PlayerView(BoundedView):
     """What a player asks: answered within two seconds, and "blocked" where it cannot be."""
 
     authentication_classes: Sequence[type[BaseAuthentication]] = (CallerAuthentication,)
+    permission_classes = (AnyCaller,)
     database_seconds = settings.REQUEST_DEADLINE_MS / 1000
     unavailable_members: ClassVar[dict[str, Any]] = {
         "enforcement": Enforcement.BLOCKED.value,
@@ -110,9 +109,11 @@ class SessionEndView(PlayerView):
 class BalanceView(BoundedView):
     """What a profile has used of its running day, and what is left."""
 
+    permission_classes = (AnyCaller,)
+
     @extend_schema(operation_id="balance", responses=BalanceSerializer)
     def get(self, request: Request, profile_id: UUID) -> Response:
-        profile = profiles.owned(account_of(request), profile_id)
+        profile = profiles.owned(caller_of(request), profile_id)
         body: dict[str, Any] = {
             "profile_id": profile.id,
             "is_child_profile": profile.is_kids,
@@ -157,7 +158,7 @@ class EligibilityView(PlayerView):
         responses=EligibilitySerializer,
     )
     def get(self, request: Request, profile_id: UUID) -> Response:
-        profile = profiles.owned(account_of(request), profile_id)
+        profile = profiles.owned(caller_of(request), profile_id)
         is_educational = _is_educational(request.query_params.get("title_id"))
         balance = None
         next_reset_at = None
@@ -198,45 +199,87 @@ def _is_educational(title_id: str | None) -> bool:
 
 
 class ViewingTimeConfigView(BoundedView):
-    """A child's limits and the hour its day starts."""
+    """A child's limits and the hour its day starts; read by its device, too, set by a parent."""
+
+    def get_permissions(self) -> list[BasePermission]:
+        return [AnyCaller() if self.request.method in SAFE_METHODS else ParentOnly()]
 
     @extend_schema(operation_id="viewing_time", responses=ViewingTimeConfigSerializer)
     def get(self, request: Request, profile_id: UUID) -> Response:
-        profile = profiles.owned(account_of(request), profile_id, kids_only=True)
+        profile = profiles.owned(caller_of(request), profile_id, kids_only=True)
         return Response(ViewingTimeConfigSerializer(profiles.config_of(profile)).data)
 
     @extend_schema(
         operation_id="change_viewing_time",
-        request=ViewingTimeConfigChangeSerializer,
+        request=ViewingTimeConfigRequestSerializer,
         responses=ViewingTimeConfigSerializer,
     )
     def put(self, request: Request, profile_id: UUID) -> Response:
-        profile = profiles.owned(account_of(request), profile_id, kids_only=True)
-        body = ViewingTimeConfigChangeSerializer(data=request.data)
+        profile = profiles.owned(caller_of(request), profile_id, kids_only=True)
+        body = ViewingTimeConfigRequestSerializer(data=request.data)
         body.is_valid(raise_exception=True)
-        config = limits.change(profile_id=profile.id, changes=body.validated_data)
+        changes = dict(body.validated_data)
+        pin_token = changes.pop("pin_token", None)
+        config = limits.change(
+            profile_id=profile.id,
+            account_id=profile.account_id,
+            changes=changes,
+            actor=actor_of(request),
+            pin_token=pin_token,
+        )
         return Response(ViewingTimeConfigSerializer(config).data)
 
 
 class GrantView(BoundedView):
-    """Extra time for today, from the parent's own device."""
+    """Extra time for today: from the parent's own device, or with the PIN on the child's."""
+
+    permission_classes = (AnyCaller,)
 
     @extend_schema(
-        operation_id="grant_time", request=GrantRequestSerializer, responses=GrantSerializer
+        operation_id="grant_time",
+        request=GrantRequestSerializer,
+        parameters=[
+            OpenApiParameter(
+                idempotency.HEADER,
+                str,
+                OpenApiParameter.HEADER,
+                description="a repeat within 24 hours gets the first answer",
+            )
+        ],
+        responses=GrantSerializer,
     )
     def post(self, request: Request, profile_id: UUID) -> Response:
-        account = account_of(request)
-        profile = profiles.owned(account, profile_id)
+        caller = caller_of(request)
+        profile = profiles.owned(caller, profile_id)
         body = GrantRequestSerializer(data=request.data)
         body.is_valid(raise_exception=True)
+        pin, pin_token = body.validated_data.get("pin"), body.validated_data.get("pin_token")
+        is_remote = pin is None and pin_token is None
+        if is_remote and not caller.is_parent:
+            raise PermissionDenied(ParentOnly.message, ParentOnly.code)
         if not profile.is_kids:
             raise Problem(400, "not_a_kids_profile", "Only a child's viewing time is limited.")
-        granted = grants.grant(
-            profile_id=profile.id,
-            account_id=account.id,
-            minutes=body.validated_data["minutes"],
-            is_remote=True,
+        key = idempotency.key_of(
+            request,
+            account_id=caller.account_id,
+            route=f"grant {profile_id}",
+            body=body_of(request),
         )
+        actor = actor_of(request)
+        if pin is not None:
+            # A repeat's, too: else a used key would tell right guesses from wrong ones, uncounted.
+            verification.check(caller.account_id, pin, actor=actor)
+        granted = None if key is None else grants.kept_grant(key)
+        if granted is None:
+            granted = grants.grant(
+                profile_id=profile.id,
+                account_id=caller.account_id,
+                minutes=body.validated_data["minutes"],
+                is_remote=is_remote,
+                actor=actor,
+                pin_token=pin_token,
+                key=key,
+            )
         return Response(
             GrantSerializer(
                 {

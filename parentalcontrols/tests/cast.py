@@ -15,10 +15,12 @@ from django.utils import timezone
 
 from parentalcontrols import authentication, profiles
 from parentalcontrols.models import Account, Profile, Title, ViewingTimeConfig
+from pins import audit, verification
 from viewingtime.models import ViewingSession, ViewingTimeBalance
 
 API = "/api/v1"
 PASSWORD = "watch-together-7"
+PIN = "4711"
 PROBLEM_MEMBERS = {"type", "title", "status", "detail", "code"}
 APPS = ("parentalcontrols", "viewingtime", "pins", "adminmetrics")
 
@@ -86,12 +88,19 @@ class Cast:
 
         self.anonymous = Device()
         self.phone = Device(authentication.access_token(self.parent))
+        self.child_tv = Device(authentication.access_token(self.parent, profile_id=self.child.id))
         self.foreign_phone = Device(authentication.access_token(self.outsider))
 
 
 def make_account(email: str, **rights: bool) -> Account:
     """An account whose password is `PASSWORD`."""
     return Account.objects.create_user(email, PASSWORD, **rights)
+
+
+def set_pin(account: Account, pin: str = PIN) -> str:
+    """Gives the household a PIN, and answers it."""
+    verification.overwrite(account.id, pin, actor=audit.OPERATOR)
+    return pin
 
 
 def beat_of(profile: Profile, title: Title, **fields: Any) -> dict[str, Any]:

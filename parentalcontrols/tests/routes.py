@@ -13,7 +13,7 @@ from uuid import UUID
 from django.urls import URLPattern, URLResolver, get_resolver
 from drf_spectacular.generators import SchemaGenerator
 
-from parentalcontrols.tests.cast import PASSWORD, Cast, Device, beat_of
+from parentalcontrols.tests.cast import PASSWORD, Cast, Device, beat_of, set_pin
 
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 PREFIX = "api/v1/"
@@ -87,6 +87,12 @@ BODIES: dict[tuple[str, str], Callable[[Cast], Any]] = {
         "avatar_url": "https://example.com/new.png",
     },
     ("select-profile", "PUT"): lambda cast: None,
+    ("profile-token", "POST"): lambda cast: None,
+    ("pin", "POST"): lambda cast: {"new_pin": "2580", "current_pin": set_pin(cast.parent)},
+    ("pin-status", "GET"): lambda cast: None,
+    ("pin-verify", "POST"): lambda cast: {"pin": set_pin(cast.parent)},
+    ("pin-reset", "POST"): lambda cast: {"password": PASSWORD, "new_pin": "2580"},
+    ("audit", "GET"): lambda cast: None,
     ("viewing-time", "GET"): lambda cast: None,
     ("viewing-time", "PUT"): lambda cast: {
         "weekday_limit_minutes": 60,

@@ -14,7 +14,7 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from parentalcontrols import admin as pages
+from adminmetrics import pages
 from parentalcontrols.models import Account, Profile, RefreshFamily, Title, ViewingTimeConfig
 from parentalcontrols.tests.cast import (
     PASSWORD,

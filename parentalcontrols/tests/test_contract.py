@@ -14,9 +14,18 @@ import requests
 from pytest_django.live_server_helper import LiveServer
 
 from parentalcontrols.models import ViewingTimeConfig
-from parentalcontrols.tests.cast import PASSWORD, Cast, beat_of, pass_time
+from parentalcontrols.tests.cast import (
+    PASSWORD,
+    PIN,
+    Cast,
+    beat_of,
+    database_now,
+    pass_time,
+    set_pin,
+)
 from parentalcontrols.tests.routes import ROUTES
-from viewingtime.models import ViewingTimeBalance
+from pins.models import ActorKind, AuditAction
+from viewingtime.models import TimeGrant, ViewingTimeBalance
 
 Check = Callable[[Any], bool]
 PROBLEM = "application/problem+json"
@@ -77,6 +86,26 @@ PAIR: dict[str, Check] = {
     "access_token": text,
     "refresh_token": text,
     "token_type": one_of("bearer"),
+}
+PROFILE_PAIR: dict[str, Check] = {**PAIR, "scope": one_of("profile"), "profile_id": uuid}
+PIN_STATUS: dict[str, Check] = {"has_pin": flag, "locked_until": nullable(moment)}
+PIN_VERIFIED: dict[str, Check] = {"verified": one_of(True), "pin_token": text}
+DETAIL: dict[str, Check] = {"detail": text}
+AUDIT_PAGE: dict[str, Check] = {
+    "entries": lambda value: isinstance(value, list),
+    "next_cursor": nullable(text),
+}
+AUDIT_ENTRY: dict[str, Check] = {
+    "id": whole,
+    "at": moment,
+    "action": one_of(*AuditAction.values),
+    "profile_id": nullable(uuid),
+    "actor": one_of(*ActorKind.values),
+    "actor_id": nullable(uuid),
+    "login_id": nullable(uuid),
+    "device": lambda value: isinstance(value, str),
+    "before": nullable(lambda value: isinstance(value, dict)),
+    "after": nullable(lambda value: isinstance(value, dict)),
 }
 ACCOUNT: dict[str, Check] = {"id": uuid, "email": text, "is_admin": flag, "created_at": moment}
 PROFILE: dict[str, Check] = {
@@ -147,6 +176,8 @@ FIELD_ERROR: dict[str, Check] = {
 TESTED = {
     *(("register", "POST"), ("login", "POST"), ("refresh", "POST"), ("me", "GET")),
     *(("profiles", "GET"), ("profiles", "POST"), ("select-profile", "PUT")),
+    *(("profile-token", "POST"), ("pin", "POST"), ("pin-status", "GET")),
+    *(("pin-verify", "POST"), ("pin-reset", "POST"), ("audit", "GET")),
     *(("viewing-time", "GET"), ("viewing-time", "PUT"), ("grant", "POST")),
     *(("balance", "GET"), ("playback-eligible", "GET")),
     *(("heartbeat", "POST"), ("heartbeats", "POST"), ("end-session", "POST")),
@@ -215,6 +246,12 @@ def test_every_route_is_tested_here() -> None:
         "GET /auth/profiles",
         "POST /auth/profiles",
         "PUT /auth/profiles/{profile_id}/select",
+        "POST /auth/profiles/{profile_id}/token",
+        "GET /parental-controls/pin/status",
+        "POST /parental-controls/pin",
+        "POST /parental-controls/pin/verify",
+        "POST /parental-controls/pin/reset",
+        "GET /parental-controls/audit",
         "GET /parental-controls/profiles/{profile_id}/viewing-time",
         "PUT /parental-controls/profiles/{profile_id}/viewing-time",
         "POST /parental-controls/profiles/{profile_id}/viewing-time/grant",
@@ -274,6 +311,185 @@ def test_profiles_and_select(home: Home) -> None:
     }
     path = f"/auth/profiles/{home.cast.foreign_child.id}/select"
     home.refused("PUT", path, None, status=404, code="not_found")
+
+
+def test_profile_token(home: Home) -> None:
+    cast = home.cast
+    pair = home.ask("POST", f"/auth/profiles/{cast.child.id}/token")
+    assert_shape(pair, PROFILE_PAIR)
+    assert pair["profile_id"] == str(cast.child.id)
+    next_pair = home.ask("POST", "/auth/refresh", {"refresh_token": pair["refresh_token"]})
+    assert_shape(next_pair, PAIR)
+    adult = f"/auth/profiles/{cast.adult.id}/token"
+    home.refused("POST", adult, None, status=400, code="not_a_kids_profile")
+    foreign = f"/auth/profiles/{cast.foreign_child.id}/token"
+    home.refused("POST", foreign, None, status=404, code="not_found")
+    home.token = next_pair["access_token"]
+    assert_shape(home.ask("GET", f"/viewing-time/balance/{cast.child.id}"), BALANCE)
+    home.refused("GET", "/auth/me", None, status=403, code="parent_required")
+    home.refused("POST", adult, None, status=403, code="parent_required")
+
+
+def test_setting_and_changing_the_pin(home: Home) -> None:
+    path = "/parental-controls/pin"
+    status = home.ask("GET", f"{path}/status")
+    assert_shape(status, PIN_STATUS)
+    assert status == {"has_pin": False, "locked_until": None}
+    # Ignored, because none is set.
+    first = {"new_pin": PIN, "current_pin": "0000"}
+    assert_shape(home.ask("POST", path, first), DETAIL)
+    assert home.ask("GET", f"{path}/status") == {"has_pin": True, "locked_until": None}
+    home.refused("POST", path, {"new_pin": "2580"}, status=403, code="pin_required")
+    assert_shape(home.ask("POST", path, {"new_pin": "2580", "current_pin": PIN}), DETAIL)
+    home.refused("POST", f"{path}/verify", {"pin": PIN}, status=403, code="incorrect_pin")
+    for field in ("new_pin", "current_pin"):
+        for value in (
+            4711,
+            "471",
+            "47111",
+            "47 1",
+            "\uff14\uff17\uff11\uff11",
+            "4711\n",
+            ["4711"],
+            True,
+            "",
+        ):
+            body = {"new_pin": "4711", "current_pin": "2580", field: value}
+            errors = home.refused("POST", path, body, status=400, code="invalid")
+            assert [error["field"] for error in errors] == [field], value
+
+
+def test_verifying_the_pin(home: Home) -> None:
+    path = "/parental-controls/pin/verify"
+    home.refused("POST", path, {"pin": PIN}, status=400, code="pin_not_set")
+    set_pin(home.cast.parent)
+    assert_shape(home.ask("POST", path, {"pin": PIN}), PIN_VERIFIED)
+    for body in ({}, {"pin": 4711}, {"pin": None}, {"pin": "abcd"}):
+        errors = home.refused("POST", path, body, status=400, code="invalid")
+        assert [error["field"] for error in errors] == ["pin"]
+    for _ in range(5):
+        home.refused("POST", path, {"pin": "0000"}, status=403, code="incorrect_pin")
+    answer = home.send("POST", "/api/v1" + path, json={"pin": PIN})
+    assert answer.status_code == 403
+    assert answer.headers["Content-Type"] == PROBLEM
+    locked = answer.json()
+    assert_shape(locked, {**PROBLEM_DOCUMENT, "locked_until": moment})
+    assert locked["code"] == "pin_locked"
+    assert answer.headers["X-Locked-Until"] == locked["locked_until"]
+    assert 1795 <= int(answer.headers["Retry-After"]) <= 1800
+    until = datetime.fromisoformat(locked["locked_until"])
+    assert timedelta(minutes=29) < until - database_now() <= timedelta(minutes=30)
+    status = home.ask("GET", "/parental-controls/pin/status")
+    assert_shape(status, PIN_STATUS)
+    assert status == {"has_pin": True, "locked_until": locked["locked_until"]}
+
+
+def test_resetting_the_pin(home: Home) -> None:
+    path = "/parental-controls/pin/reset"
+    good = {"password": PASSWORD, "new_pin": "2580"}
+    wrong = good | {"password": "not-the-password"}
+    home.refused("POST", path, wrong, status=403, code="incorrect_password")
+    assert_shape(home.ask("POST", path, good), DETAIL)
+    verified = home.ask("POST", "/parental-controls/pin/verify", {"pin": "2580"})
+    assert_shape(verified, PIN_VERIFIED)
+    for name, value in (("new_pin", "258"), ("password", 5), ("password", "")):
+        errors = home.refused("POST", path, good | {name: value}, status=400, code="invalid")
+        assert [error["field"] for error in errors] == [name]
+    for _ in range(5):
+        home.refused("POST", path, wrong, status=403, code="incorrect_password")
+    answer = home.send("POST", "/api/v1" + path, json=good)
+    assert answer.status_code == 429
+    assert_shape(answer.json(), PROBLEM_DOCUMENT)
+    assert answer.json()["code"] == "too_many_requests"
+    assert 1790 <= int(answer.headers["Retry-After"]) <= 1800
+
+
+def test_audit(home: Home) -> None:
+    child = home.cast.child.id
+    home.ask("POST", f"/parental-controls/profiles/{child}/viewing-time/grant", {"minutes": 15})
+    page = home.ask("GET", "/parental-controls/audit")
+    assert_shape(page, AUDIT_PAGE)
+    assert page["next_cursor"] is None
+    for entry in page["entries"]:
+        assert_shape(entry, AUDIT_ENTRY)
+    granted = page["entries"][0]
+    assert (granted["action"], granted["actor"]) == ("time_granted", "account")
+    assert granted["profile_id"] == str(child)
+    assert granted["actor_id"] == str(home.cast.parent.id)
+    errors = home.refused(
+        "GET", "/parental-controls/audit?cursor=x", None, status=400, code="invalid"
+    )
+    assert [error["field"] for error in errors] == ["cursor"]
+
+
+def test_viewing_time_config_with_a_pin(home: Home) -> None:
+    set_pin(home.cast.parent)
+    path = f"/parental-controls/profiles/{home.cast.sibling.id}/viewing-time"
+    change = {"weekday_limit_minutes": 60}
+    home.refused("PUT", path, change, status=403, code="pin_required")
+    bad = change | {"pin_token": "no.good.token"}
+    home.refused("PUT", path, bad, status=403, code="pin_token_invalid")
+    errors = home.refused("PUT", path, change | {"pin_token": 5}, status=400, code="invalid")
+    assert [error["field"] for error in errors] == ["pin_token"]
+    token = home.ask("POST", "/parental-controls/pin/verify", {"pin": PIN})["pin_token"]
+    changed = home.ask("PUT", path, change | {"pin_token": token})
+    assert_shape(changed, CONFIG)
+    assert changed["weekday_limit_minutes"] == 60
+
+
+def test_grant_with_the_pin_on_the_childs_device(home: Home) -> None:
+    set_pin(home.cast.parent)
+    path = f"/parental-controls/profiles/{home.cast.child.id}/viewing-time/grant"
+    home.token = home.cast.child_tv.token
+    home.refused("POST", path, {"minutes": 15}, status=403, code="parent_required")
+    wrong = {"minutes": 15, "pin": "0000"}
+    home.refused("POST", path, wrong, status=403, code="incorrect_pin")
+    bad = {"minutes": 15, "pin_token": "no.good.token"}
+    home.refused("POST", path, bad, status=403, code="pin_token_invalid")
+    granted = home.ask("POST", path, {"minutes": 15, "pin": PIN})
+    assert_shape(granted, GRANT)
+    assert granted["remaining_minutes"] == 135
+    token = home.ask("POST", "/parental-controls/pin/verify", {"pin": PIN})["pin_token"]
+    by_token = home.ask("POST", path, {"minutes": 15, "pin_token": token})
+    assert_shape(by_token, GRANT)
+    assert by_token["remaining_minutes"] == 150
+    assert [grant.is_remote for grant in TimeGrant.objects.all()] == [False, False]
+    for name, value in (("pin", 4711), ("pin", "471"), ("pin_token", 5), ("pin_token", "")):
+        body = {"minutes": 15, name: value}
+        errors = home.refused("POST", path, body, status=400, code="invalid")
+        assert [error["field"] for error in errors] == [name]
+
+
+def test_grant_with_an_idempotency_key(home: Home) -> None:
+    path = f"/api/v1/parental-controls/profiles/{home.cast.child.id}/viewing-time/grant"
+
+    def ask(minutes: int, key: str = "a key") -> requests.Response:
+        return home.send("POST", path, json={"minutes": minutes}, headers={"Idempotency-Key": key})
+
+    first, second = ask(15), ask(15)
+    assert_shape(first.json(), GRANT)
+    assert (second.status_code, second.json()) == (200, first.json())
+    reused = ask(30)
+    assert reused.status_code == 400
+    assert_shape(reused.json(), PROBLEM_DOCUMENT)
+    assert reused.json()["code"] == "idempotency_key_reused"
+    bad = ask(15, "x" * 256)
+    assert (bad.status_code, bad.json()["code"]) == (400, "invalid")
+    assert [error["field"] for error in bad.json()["errors"]] == ["Idempotency-Key"]
+    assert TimeGrant.objects.count() == 1
+
+
+def test_too_many_log_ins_are_told_when_to_come_back(home: Home) -> None:
+    home.token = None
+    wrong = {"email": "parent@example.com", "password": "not-the-password"}
+    for _ in range(10):
+        home.refused("POST", "/auth/login", wrong, status=401, code="wrong_login")
+    answer = home.send("POST", "/api/v1/auth/login", json=wrong)
+    assert answer.status_code == 429
+    assert answer.headers["Content-Type"] == PROBLEM
+    assert_shape(answer.json(), PROBLEM_DOCUMENT)
+    assert answer.json()["code"] == "too_many_requests"
+    assert 890 <= int(answer.headers["Retry-After"]) <= 900
 
 
 def test_viewing_time_config(home: Home) -> None:

@@ -10,7 +10,7 @@ from django.http import HttpResponse
 from django.test import Client, RequestFactory
 from pytest_django.fixtures import Settings
 
-from parentalcontrols.middleware import HeadMiddleware
+from parentalcontrols.middleware import LengthMiddleware
 from parentalcontrols.tests.cast import assert_problem
 
 Mover = Callable[[int], None]
@@ -142,7 +142,7 @@ def test_head_is_answered_like_get_without_a_body(path: str) -> None:
     # Not by the test client's own removal of the body: by the middleware.
     get, head = (Client().generic(method, path) for method in ("GET", "HEAD"))
     request = RequestFactory().head(path)
-    answer = HeadMiddleware(lambda _: HttpResponse(b"four"))(request)
+    answer = LengthMiddleware(lambda _: HttpResponse(b"four"))(request)
     assert (answer.content, answer["Content-Length"]) == (b"", "4")
     assert head.status_code == get.status_code
     assert head.content == b""

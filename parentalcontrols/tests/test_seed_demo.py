@@ -11,6 +11,8 @@ from django.test.utils import CaptureQueriesContext
 
 from parentalcontrols import demo
 from parentalcontrols.models import Account, Profile, Title, ViewingTimeConfig
+from parentalcontrols.tests.cast import set_pin
+from pins import verification
 
 pytestmark = pytest.mark.django_db
 
@@ -72,6 +74,15 @@ def test_the_household_has_three_children_with_limits_of_their_own_and_an_adult(
         ("Noah", "America/New_York", 90, 150, 4, False),
         ("Lena", "Europe/Berlin", 60, None, 6, True),
     ]
+
+
+def test_there_is_no_pin_until_somebody_sets_one_and_then_it_stays():
+    seed()
+    parent = Account.objects.get(email="parent@example.com")
+    assert not verification.status(parent.id).has_pin
+    set_pin(parent)
+    seed()
+    assert verification.status(parent.id).has_pin
 
 
 def test_there_is_a_short_film_to_play_and_a_catalogue_of_a_few_hundred_titles():

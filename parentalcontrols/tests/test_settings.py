@@ -20,7 +20,8 @@ GOOD = {
     "REDIS_URL": "redis://cache.example.com:6379/0",
     "ALLOWED_HOSTS": "tv.example.com,api.example.com",
 }
-NEEDED = ["SECRET_KEY", "TOKEN_SIGNING_KEY", "DATABASE_URL", "REDIS_URL", "ALLOWED_HOSTS"]
+SECRETS = ["SECRET_KEY", "TOKEN_SIGNING_KEY", "PIN_PEPPER"]
+NEEDED = [*SECRETS, "DATABASE_URL", "REDIS_URL", "ALLOWED_HOSTS"]
 
 
 def start(*arguments: str, without: str = "", **variables: str) -> subprocess.CompletedProcess[str]:
@@ -80,7 +81,7 @@ def test_manage_py_says_the_sentence_alone(name: str) -> None:
     assert len(done.stderr.strip().splitlines()) == 1
 
 
-@pytest.mark.parametrize("name", ["SECRET_KEY", "TOKEN_SIGNING_KEY"])
+@pytest.mark.parametrize("name", SECRETS)
 @pytest.mark.parametrize("value", ["secret", "x" * 31, "a" * 64, "abcabcabc" * 10, "changeme" * 4])
 def test_a_weak_secret_is_refused_and_not_repeated(name: str, value: str) -> None:
     sentence = refusal(**{name: value})
@@ -91,11 +92,15 @@ def test_a_weak_secret_is_refused_and_not_repeated(name: str, value: str) -> Non
 def test_one_secret_for_two_things_is_refused() -> None:
     sentence = refusal(TOKEN_SIGNING_KEY=GOOD["SECRET_KEY"])
     assert sentence.startswith("TOKEN_SIGNING_KEY equals SECRET_KEY")
+    for other in ("SECRET_KEY", "TOKEN_SIGNING_KEY"):
+        sentence = refusal(PIN_PEPPER=GOOD[other])
+        assert sentence.startswith("PIN_PEPPER equals another secret")
+        assert GOOD[other] not in sentence
 
 
 def test_the_demo_has_no_default_secret_of_its_own_either() -> None:
     """`make run` makes the demo's secrets; none is in the code."""
-    for name in ("SECRET_KEY", "TOKEN_SIGNING_KEY"):
+    for name in SECRETS:
         assert refusal(without=name, DEMO="true").startswith(f"{name} is not set")
 
 
@@ -105,7 +110,7 @@ def test_the_demo_alone_serves_any_host() -> None:
 
 
 @pytest.mark.parametrize("value", ["maybe", "2", "truee", "on off"])
-@pytest.mark.parametrize("name", ["DEMO", "HTTPS_ONLY"])
+@pytest.mark.parametrize("name", ["DEMO", "HTTPS_ONLY", "RATELIMIT_ENABLED"])
 def test_a_switch_is_on_or_off(name: str, value: str) -> None:
     assert refusal(**{name: value}).startswith(f"{name} is neither true nor false")
 
@@ -125,11 +130,102 @@ def test_debug_cannot_be_switched_on() -> None:
         ("MAX_BODY_BYTES", "1e6"),
         ("PASSWORD_BCRYPT_ROUNDS", "40"),
         ("PASSWORD_BCRYPT_ROUNDS", "4"),
+        ("PIN_BCRYPT_ROUNDS", "9"),
+        ("PIN_BCRYPT_ROUNDS", "17"),
+        ("PIN_BCRYPT_ROUNDS", "ten"),
+        ("HASHING_THREADS", "0"),
+        ("HASHING_THREADS", "65"),
+        ("HASHING_SLOTS", "0"),
+        ("HASHING_SLOTS", "1025"),
+        ("HASHING_SLOTS", "8.5"),
+        ("HASHING_NICENESS", "-1"),
+        ("HASHING_NICENESS", "20"),
         ("LOG_LEVEL", "LOUD"),
     ],
 )
 def test_a_value_out_of_bounds_is_refused(name: str, value: str) -> None:
     assert refusal(**{name: value}).startswith(f"{name} must be")
+
+
+def test_no_cost_of_hashing_can_be_set_lower_than_is_safe() -> None:
+    """Tests run with a lower one; a server cannot be told that it is a test."""
+    for name in ("PASSWORD_BCRYPT_ROUNDS", "PIN_BCRYPT_ROUNDS"):
+        assert value_of(name) == value_of(name, TESTING="true") == 10
+        assert value_of(name, **{name: "12"}) == 12
+        assert refusal(**{name: "4"}, TESTING="true", DEMO="true").startswith(name)
+
+
+# Limits, and whose word is taken for an address
+
+RATES = ["LOGIN_ACCOUNT", "LOGIN_ADDRESS", "PIN_RESET", "PIN_RESET_ADDRESS"]
+
+
+def test_by_default_guesses_are_limited_and_no_proxy_is_trusted() -> None:
+    assert value_of("RATELIMIT_ENABLED") is True
+    assert value_of("RATELIMITS") == {
+        "LOGIN_ACCOUNT": [10, 900],
+        "LOGIN_ADDRESS": [100, 900],
+        "PIN_RESET": [5, 1800],
+        "PIN_RESET_ADDRESS": [50, 1800],
+    }
+    assert value_of("TRUSTED_PROXIES") == []
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("1/s", [1, 1]),
+        ("3/30s", [3, 30]),
+        ("20/10m", [20, 600]),
+        (" 7/H ", [7, 3600]),
+        ("999999/31d", [999999, 31 * 86400]),
+    ],
+)
+def test_a_rate_is_a_count_and_a_period(value: str, expected: list[int]) -> None:
+    assert value_of("RATELIMITS", RATELIMIT_LOGIN_ACCOUNT=value)["LOGIN_ACCOUNT"] == expected
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *("10", "10/", "/15m", "0/15m", "-1/15m", "10/0m", "10/15", "10/15w", "10/1.5m", "ten/m"),
+        *("10 / 15m", "10/15m/2", "10/32d", "1000000/m", "\u0661\u0660/m", "none", "unlimited"),
+    ],
+)
+def test_what_is_no_rate_stops_the_start(value: str) -> None:
+    sentence = refusal(RATELIMIT_LOGIN_ACCOUNT=value)
+    assert sentence.startswith("RATELIMIT_LOGIN_ACCOUNT is no rate")
+    assert "10/15m" in sentence
+    assert sentence.endswith(".")
+
+
+@pytest.mark.parametrize("name", RATES)
+def test_every_rate_is_a_setting_of_its_own(name: str) -> None:
+    assert refusal(**{f"RATELIMIT_{name}": "x"}).startswith(f"RATELIMIT_{name} is no rate")
+
+
+def test_an_empty_variable_is_one_that_is_not_set() -> None:
+    """As a line of `.env.example` without its value would leave it."""
+    empty = {f"RATELIMIT_{name}": "" for name in RATES}
+    assert value_of("RATELIMITS", **empty) == value_of("RATELIMITS")
+    for name in ("HASHING_THREADS", "HASHING_SLOTS", "HASHING_NICENESS", "PIN_BCRYPT_ROUNDS"):
+        assert value_of(name, **{name: ""}) == value_of(name)
+
+
+def test_proxies_are_addresses_and_networks() -> None:
+    code = "import parentalcontrols.settings as s; print(*s.TRUSTED_PROXIES)"
+    listed = "10.0.0.5, 192.168.0.0/16,,2001:db8::/32 , ::1"
+    done = start("-W", "error", "-c", code, TRUSTED_PROXIES=listed)
+    assert done.stdout.split() == ["10.0.0.5/32", "192.168.0.0/16", "2001:db8::/32", "::1/128"]
+
+
+@pytest.mark.parametrize(
+    "value", ["*", "proxy.example.com", "10.0.0.1/8", "10.0.0.0/33", "10.0.0", "10.0.0.1;10.0.0.2"]
+)
+def test_a_proxy_that_is_none_stops_the_start(value: str) -> None:
+    sentence = refusal(TRUSTED_PROXIES=f"10.0.0.5,{value}")
+    assert sentence.startswith("TRUSTED_PROXIES holds what is no address and no network")
+    assert sentence.endswith(".")
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
-from parentalcontrols import admin as household_pages
+from adminmetrics import pages
 from parentalcontrols.models import RefreshFamily, Title, ViewingTimeConfig
 from parentalcontrols.tests.cast import (
     assert_problem,
@@ -198,7 +198,7 @@ def test_the_latest_sessions_are_few_newest_first_and_served_by_their_index(cast
     many_sessions(cast, 6_000)
     with CaptureQueriesContext(connection) as queries:
         rows = table(browser, cast.child, "Latest sessions")
-    assert len(rows) == household_pages.EXCERPT_ROWS
+    assert len(rows) == pages.EXCERPT_ROWS
     assert rows == sorted(rows, reverse=True)
     (statement,) = statements(queries, "viewing_sessions")
     assert "ix_vs_profile_started" in plan_of(statement)
@@ -286,7 +286,7 @@ def test_rows_are_listed_for_a_child_a_household_or_an_id(cast, evening, browser
 
 
 def test_a_childs_list_of_sessions_is_bounded_and_served_by_its_index(cast, browser, monkeypatch):
-    monkeypatch.setattr(household_pages, "MOST_ROWS", 500)
+    monkeypatch.setattr(pages, "MOST_ROWS", 500)
     many_sessions(cast, 9_000)
     with CaptureQueriesContext(connection) as queries:
         answer = browser.get(f"{ADMIN}/viewingsession/?profile__id__exact={cast.child.pk}")

@@ -13,6 +13,7 @@ from parentalcontrols.authentication import Caller
 from parentalcontrols.models import Account, Profile, Title
 from parentalcontrols.problems import Problem
 from parentalcontrols.viewing_day import changed_schedules
+from pins import audit
 from viewingtime import grants, heartbeats, ledger, ledgers, limits
 from viewingtime.heartbeats import Heartbeat
 from viewingtime.ledger import Balance, Beat, Ledger, Session
@@ -100,7 +101,12 @@ class World:
 
     def change(self, person: Person, changes: dict) -> None:
         clock.set_to(self.now)
-        limits.change(profile_id=person.profile.id, changes=changes)
+        limits.change(
+            profile_id=person.profile.id,
+            account_id=self.account.id,
+            changes=changes,
+            actor=audit.OPERATOR,
+        )
         config = person.config
         person.earlier = changed_schedules(
             reset_hour=config.get("reset_hour", 6),
@@ -194,6 +200,7 @@ class World:
             profile_id=person.profile.id,
             account_id=self.account.id,
             minutes=minutes,
+            actor=audit.OPERATOR,
             is_remote=True,
         )
         remaining = balance.remaining
@@ -290,7 +297,11 @@ def test_a_clock_that_steps_back_over_the_reset_finds_the_old_days_balance(
         beat = replace(beat, session_id=answer.session_id)
     clock.set_to(reset + timedelta(seconds=1))
     grants.grant(
-        profile_id=child.profile.id, account_id=world.account.id, minutes=15, is_remote=True
+        profile_id=child.profile.id,
+        account_id=world.account.id,
+        minutes=15,
+        is_remote=True,
+        actor=audit.OPERATOR,
     )
     clock.set_to(reset - timedelta(seconds=1))
     (steady,) = heartbeats.process([beat], world.caller)

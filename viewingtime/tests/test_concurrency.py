@@ -18,6 +18,7 @@ from parentalcontrols.authentication import Caller
 from parentalcontrols.models import Account, Title, ViewingTimeConfig
 from parentalcontrols.problems import Problem
 from parentalcontrols.processes import wait_until
+from pins import audit
 from viewingtime import grants, heartbeats, ledger, ledgers, limits, sql
 from viewingtime.heartbeats import Heartbeat
 from viewingtime.ledger import Answer, Enforcement
@@ -45,6 +46,20 @@ class Household:
         answers = heartbeats.process(beats, self.caller)
         assert all(isinstance(answer, Answer) for answer in answers)
         return answers
+
+    def grant(self, child: UUID, minutes: int | None = 15) -> grants.Granted:
+        return grants.grant(
+            profile_id=child,
+            account_id=self.account.id,
+            minutes=minutes,
+            is_remote=True,
+            actor=audit.OPERATOR,
+        )
+
+    def change(self, child: UUID, changes: dict[str, Any]) -> ViewingTimeConfig:
+        return limits.change(
+            profile_id=child, account_id=self.account.id, changes=changes, actor=audit.OPERATOR
+        )
 
     def open(self, child: UUID) -> UUID:
         session_id = self.send(self.beat(child))[0].session_id
@@ -177,12 +192,7 @@ def test_racing_grants_beats_and_ends_lose_nothing(home: Household) -> None:
         session_id = home.open(child)
         pass_time(20)
         at_once(
-            *[
-                lambda: grants.grant(
-                    profile_id=child, account_id=home.account.id, minutes=15, is_remote=True
-                )
-                for _ in range(2)
-            ],
+            *[lambda: home.grant(child) for _ in range(2)],
             *[lambda s=session_id: home.send(home.beat(child, s)) for _ in range(3)],
             lambda s=session_id: heartbeats.end(s, home.caller),
             ledgers.close_silent,
@@ -202,7 +212,7 @@ def test_a_new_limit_is_in_force_for_a_day_that_begins_at_the_same_moment(home: 
         both = {"weekday_limit_minutes": minutes, "weekend_limit_minutes": minutes}
         at_once(
             lambda: home.send(home.beat(child)),
-            lambda changes=both: limits.change(profile_id=child, changes=changes),
+            lambda changes=both: home.change(child, changes),
         )
         assert ViewingTimeBalance.objects.get().limit_seconds == minutes * 60
 
@@ -233,9 +243,7 @@ def test_an_outdated_reader_holds_no_balance_while_it_asks_for_the_session_it_mi
 
     def give() -> object:
         with connection.execute_wrapper(between_rounds):
-            return grants.grant(
-                profile_id=child, account_id=home.account.id, minutes=15, is_remote=True
-            )
+            return home.grant(child)
 
     def beat_in_between(session_id: UUID) -> object:
         assert outdated.wait(10)

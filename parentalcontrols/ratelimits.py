@@ -1,0 +1,139 @@
+"""How often something may be tried: counted in PostgreSQL, so that it holds on every host.
+
+A leaf: it imports nothing of ours. The limits are settings, `RATELIMIT_<NAME>`, as `count/period`;
+`RATELIMIT_ENABLED=false` switches all of them off. What is limited is rare and expensive, so that a
+row per try costs nothing beside it, and an outage of the cache lifts no limit.
+"""
+
+import ipaddress
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from django.conf import settings
+from django.db import connection
+from django.http import HttpRequest
+from django.utils.crypto import salted_hmac
+from rest_framework.exceptions import Throttled
+
+#: Counts a try for each subject, in one order for all, and answers how many there were in the
+#: window that runs, and for how many seconds it still does. A window that is over starts anew.
+COUNT_TRY = """
+INSERT INTO rate_limit_windows AS w (name, subject, ends_at, count)
+SELECT t.name, t.subject, clock_timestamp() + make_interval(secs => t.seconds), 1
+FROM unnest(%(names)s::text[], %(subjects)s::bytea[], %(seconds)s::integer[])
+    AS t (name, subject, seconds)
+ORDER BY t.name, t.subject
+ON CONFLICT (name, subject) DO UPDATE SET
+    count = CASE WHEN w.ends_at <= clock_timestamp() THEN 1 ELSE w.count + 1 END,
+    ends_at = CASE WHEN w.ends_at <= clock_timestamp() THEN excluded.ends_at ELSE w.ends_at END
+RETURNING w.name, w.count, extract(epoch FROM w.ends_at - clock_timestamp())::double precision
+"""
+
+#: Takes tries back that were no guesses. The rows are locked in the order of `COUNT_TRY`.
+TAKE_BACK = """
+WITH held AS MATERIALIZED (
+    SELECT w.id, t.is_cleared
+    FROM unnest(%(names)s::text[], %(subjects)s::bytea[], %(cleared)s::boolean[])
+        AS t (name, subject, is_cleared)
+    JOIN rate_limit_windows AS w USING (name, subject)
+    ORDER BY w.name, w.subject
+    FOR NO KEY UPDATE OF w
+)
+UPDATE rate_limit_windows AS w
+SET count = CASE WHEN h.is_cleared THEN 0 ELSE greatest(w.count - 1, 0) END
+FROM held AS h
+WHERE w.id = h.id
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """Whose tries a limit counts; those of one who `is_known` by succeeding start afresh."""
+
+    limit: str
+    value: str
+    is_known: bool = True
+
+    @property
+    def key(self) -> bytes:
+        """What is stored in its place."""
+        return salted_hmac(f"ratelimits.{self.limit}", self.value, algorithm="sha256").digest()
+
+
+@dataclass(frozen=True, slots=True)
+class Guess:
+    """A try that is counted as a failure until it `succeeded`."""
+
+    subjects: Sequence[Subject]
+
+    def succeeded(self) -> None:
+        """Takes the try back, and every earlier one of those who are known by now."""
+        if not self.subjects:
+            return
+        with connection.cursor() as cursor:
+            cursor.execute(
+                TAKE_BACK,
+                {
+                    "names": [subject.limit for subject in self.subjects],
+                    "subjects": [subject.key for subject in self.subjects],
+                    "cleared": [subject.is_known for subject in self.subjects],
+                },
+            )
+
+
+def guess(*subjects: Subject) -> Guess:
+    """Counts a try before its outcome is known; raises `Throttled` (429) where it is one too many.
+
+    Of parallel tries no more than the limit's count get through. Outside of a transaction that
+    may be rolled back.
+    """
+    if not settings.RATELIMIT_ENABLED:
+        return Guess(())
+    rates = {s.limit: settings.RATELIMITS[s.limit] for s in subjects}
+    with connection.cursor() as cursor:
+        cursor.execute(
+            COUNT_TRY,
+            {
+                "names": [subject.limit for subject in subjects],
+                "subjects": [subject.key for subject in subjects],
+                "seconds": [rates[subject.limit].seconds for subject in subjects],
+            },
+        )
+        waits = [wait for name, count, wait in cursor.fetchall() if count > rates[name].tries]
+    if waits:
+        raise Throttled(wait=max(1.0, *waits))
+    return Guess(subjects)
+
+
+def client_address(request: HttpRequest) -> str:
+    """The address that a request came from, as the unit that limits count.
+
+    `X-Forwarded-For` is believed as far as trusted proxies wrote it (`TRUSTED_PROXIES`): its last
+    address that is none of theirs. Of an IPv6 address the network counts (/64), which is what one
+    household has.
+    """
+    found = _address(request.META.get("REMOTE_ADDR", ""))
+    forwarded = request.META.get("HTTP_X_FORWARDED_FOR", "").split(",")
+    while found is not None and forwarded and _is_trusted(found):
+        before = _address(forwarded.pop())
+        if before is None:
+            break
+        found = before
+    if found is None:
+        return "unknown"
+    if isinstance(found, ipaddress.IPv6Address):
+        return str(ipaddress.IPv6Network((found, 64), strict=False))
+    return str(found)
+
+
+def _is_trusted(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+    return any(address in network for network in settings.TRUSTED_PROXIES)
+
+
+def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        found = ipaddress.ip_address(text.strip())
+    except ValueError:
+        return None
+    mapped = found.ipv4_mapped if isinstance(found, ipaddress.IPv6Address) else None
+    return mapped or found

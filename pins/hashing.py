@@ -1,0 +1,144 @@
+"""Slow hashes, off the request's way: few at a time, at low priority, and never a long queue.
+
+bcrypt holds a core for tens of milliseconds. Here it runs in threads of the operating system's
+(also where gunicorn's workers are greenlets, which a call into C would stop all at once), which
+give way to every thread that serves requests. Each web process has `HASHING_THREADS` of them and
+lets `HASHING_SLOTS` requests wait for one; whoever comes then is answered 503 at once. So hashing
+takes neither the processor nor the worker's threads from heartbeats.
+"""
+
+import base64
+import hmac
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import lru_cache, partial
+from typing import ParamSpec, TypeVar, cast
+from uuid import UUID
+
+import bcrypt
+from django.conf import settings
+
+from parentalcontrols.problems import unavailable
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+#: Seconds that a request waits for its turn; a queue that does not move is no place to stay.
+_LONGEST_WAIT = 5.0
+
+_has_slot: ContextVar[bool] = ContextVar("has_hashing_slot", default=False)
+_has_turn: ContextVar[bool] = ContextVar("has_hashing_turn", default=False)
+
+
+class _Hashers:
+    """The threads of one process, and the places in their queue."""
+
+    def __init__(self) -> None:
+        self.slots = threading.BoundedSemaphore(settings.HASHING_SLOTS)
+        self.turns = threading.BoundedSemaphore(settings.HASHING_THREADS)
+        self.threads = _native_threads(settings.HASHING_THREADS)
+
+
+def _native_threads(count: int) -> Executor:
+    """Threads of the operating system's, whatever the worker class made of `threading`."""
+    if "gevent" in sys.modules:
+        from gevent.monkey import is_module_patched
+        from gevent.threadpool import ThreadPoolExecutor as NativeThreadPoolExecutor
+
+        if is_module_patched("threading"):
+            return cast(Executor, NativeThreadPoolExecutor(count))
+    return ThreadPoolExecutor(count, thread_name_prefix="hashing")
+
+
+@lru_cache(maxsize=1)
+def _hashers_of(process_id: int) -> _Hashers:
+    return _Hashers()
+
+
+def _hashers() -> _Hashers:
+    """Those of this process; threads do not survive a fork."""
+    return _hashers_of(os.getpid())
+
+
+@contextmanager
+def slot() -> Iterator[None]:
+    """A place among those who may hash; raises a 503 `Problem` at once where all are taken.
+
+    Who has one keeps it: a slot inside a slot is the same one.
+    """
+    if _has_slot.get():
+        yield
+        return
+    slots = _hashers().slots
+    if not slots.acquire(blocking=False):
+        raise unavailable()
+    token = _has_slot.set(True)
+    try:
+        yield
+    finally:
+        _has_slot.reset(token)
+        slots.release()
+
+
+@contextmanager
+def turn() -> Iterator[None]:
+    """A slot whose turn it is: as many as there are threads have one at a time."""
+    if _has_turn.get():
+        yield
+        return
+    with slot():
+        turns = _hashers().turns
+        if not turns.acquire(timeout=_LONGEST_WAIT):
+            raise unavailable()
+        token = _has_turn.set(True)
+        try:
+            yield
+        finally:
+            _has_turn.reset(token)
+            turns.release()
+
+
+def run(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """What a slow function answers, called in a hashing thread; the caller waits meanwhile."""
+    with turn():
+        return _hashers().threads.submit(_giving_way, partial(function, *args, **kwargs)).result()
+
+
+def _giving_way(call: Callable[[], T]) -> T:
+    if sys.platform == "linux":
+        # Linux schedules threads, and takes a thread's id here (sched(7), "The nice value").
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), settings.HASHING_NICENESS)
+    return call()
+
+
+def hash_pin(account_id: UUID, pin: str) -> str:
+    """A PIN as it is stored."""
+    return run(bcrypt.hashpw, _peppered(account_id, pin), _salt()).decode("ascii")
+
+
+def matches(account_id: UUID, pin: str, pin_hash: str | None) -> bool:
+    """Whether a PIN is the one that is stored; without one the same work is done for a False."""
+    peppered = _peppered(account_id, pin)
+    if pin_hash is None:
+        run(bcrypt.hashpw, peppered, _salt())
+        return False
+    return run(bcrypt.checkpw, peppered, pin_hash.encode("ascii"))
+
+
+def _salt() -> bytes:
+    return bcrypt.gensalt(settings.PIN_BCRYPT_ROUNDS)
+
+
+def _peppered(account_id: UUID, pin: str) -> bytes:
+    """What bcrypt gets: four digits alone would fall to any leak of the table in seconds.
+
+    Bound to the account, so that a hash is of no use in another one's row. Base64, because bcrypt
+    ends at a NUL.
+    """
+    key = settings.PIN_PEPPER.encode()
+    return base64.b64encode(hmac.digest(key, account_id.bytes + pin.encode(), "sha256"))
