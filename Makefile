@@ -4,7 +4,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 LAUNCHER := $(PY) -m parentalcontrols.launcher
-PACKAGES := parentalcontrols viewingtime pins adminmetrics
+PACKAGES := parentalcontrols viewingtime pins adminmetrics benchmarks
 
 # Checks that load the settings; some migrations can only be read where those before them ran.
 define ON_SERVERS
@@ -21,13 +21,14 @@ export PORT DATA_DIR WORKERS BIND_HOST
 # An environment whose Python has gone (an upgrade, a move) is made anew.
 $(shell test -x $(PY) || rm -f $(STAMP))
 
-.PHONY: help run test lint format clean
+.PHONY: help run test lint bench format clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make run      serve on PORT (8000) with data in DATA_DIR (.data) and WORKERS (2)"
 	@echo "make test     run the tests on throw-away servers; ARGS are pytest's"
 	@echo "make lint     style, types, imports, migrations, security"
+	@echo "make bench    measure; ARGS are the benchmark's"
 	@echo "make format   let ruff format the code"
 	@echo "make clean    remove .venv and caches; the data in DATA_DIR stays"
 
@@ -43,6 +44,9 @@ lint: $(STAMP)
 	@$(VENV)/bin/lint-imports
 	@$(PY) -m bandit -q -ll -c pyproject.toml -r $(PACKAGES)
 	@$(LAUNCHER) with sh -ec "$$ON_SERVERS"
+
+bench: $(STAMP)
+	@$(PY) -m benchmarks.hashing $(ARGS)
 
 format: $(STAMP)
 	@$(PY) -m ruff check --fix .
