@@ -4,16 +4,21 @@ What all its pages have in common stands in `adminmetrics.pages`.
 """
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from http import HTTPStatus
 from typing import Any, cast
 
 from django.contrib import admin, messages
-from django.contrib.admin.forms import AdminAuthenticationForm
+from django.contrib.admin.forms import AdminAuthenticationForm, AdminPasswordChangeForm
+from django.contrib.auth.views import PasswordChangeView
 from django.db import transaction
 from django.db.models import QuerySet
 from django.db.models.functions import Lower, Now
 from django.forms import ModelForm, ValidationError
 from django.http import HttpRequest
+from django.http.response import HttpResponseBase
+from django.urls import reverse
 from rest_framework.exceptions import Throttled
 
 from adminmetrics.pages import (
@@ -32,6 +37,7 @@ from adminmetrics.pages import (
 from parentalcontrols import accounts, ratelimits
 from parentalcontrols.models import Account, Profile, RefreshFamily, Title, ViewingTimeConfig
 from parentalcontrols.problems import Problem
+from parentalcontrols.ratelimits import Guess
 from pins import audit
 from pins.models import AuditAction, AuditEntry, Pin
 
@@ -42,6 +48,22 @@ admin.site.index_title = "Households, titles and what was watched"
 admin.site.site_url = None
 
 
+@contextmanager
+def _limited_guess(email: str, address: str | None) -> Iterator[Guess]:
+    """A guess at a password by a form, which says so where it is one too many."""
+    try:
+        with accounts.limited_log_in(email, address or "unknown") as guess:
+            yield guess
+    except Throttled as error:
+        count = math.ceil((getattr(error, "wait", None) or 60) / 60)
+        unit = "minute" if count == 1 else "minutes"
+        raise ValidationError(f"Too many attempts. Try again in {count} {unit}.") from None
+    except Problem as problem:
+        if problem.status != HTTPStatus.SERVICE_UNAVAILABLE:
+            raise
+        raise ValidationError("The service is busy. Try again shortly.") from None
+
+
 class LoginForm(AdminAuthenticationForm):
     """Staff signs in under the same limits as every household (`accounts.limited_log_in`)."""
 
@@ -50,20 +72,31 @@ class LoginForm(AdminAuthenticationForm):
         if email is None or not self.cleaned_data.get("password"):
             # Nothing is compared with a password, so nobody failed and nobody succeeded.
             return super().clean()
-        address = ratelimits.client_address(self.request) if self.request else "unknown"
-        try:
-            with accounts.limited_log_in(email, address) as guess:
-                cleaned = super().clean()
-                guess.succeeded()
-        except Throttled as error:
-            count = math.ceil((getattr(error, "wait", None) or 60) / 60)
-            unit = "minute" if count == 1 else "minutes"
-            raise ValidationError(f"Too many attempts. Try again in {count} {unit}.") from None
-        except Problem as problem:
-            if problem.status != HTTPStatus.SERVICE_UNAVAILABLE:
-                raise
-            raise ValidationError("The service is busy. Try again shortly.") from None
+        address = ratelimits.client_address(self.request) if self.request else None
+        with _limited_guess(email, address) as guess:
+            cleaned = super().clean()
+            guess.succeeded()
         return cleaned
+
+
+class OwnPasswordForm(AdminPasswordChangeForm):
+    """Staff changes its own password; the old one is guessed under the limits of a log-in."""
+
+    def clean_old_password(self) -> str:
+        with _limited_guess(self.user.email, None) as guess:
+            old: str = super().clean_old_password()
+            guess.succeeded()
+        return old
+
+
+def change_own_password(request: HttpRequest) -> HttpResponseBase:
+    """The admin's page for it, with our form, which the site cannot be told to take."""
+    page = PasswordChangeView.as_view(
+        form_class=OwnPasswordForm,
+        success_url=reverse("admin:password_change_done"),
+        extra_context=admin.site.each_context(request),
+    )
+    return page(request)
 
 
 admin.site.login_form = LoginForm

@@ -1,6 +1,7 @@
 """Middleware that keeps the API's requests light and its answers in one shape."""
 
 from collections.abc import Callable
+from http import HTTPStatus
 from typing import Any
 
 from django.contrib.auth.middleware import AuthenticationMiddleware
@@ -95,4 +96,16 @@ class ProblemMiddleware:
     def process_exception(self, request: HttpRequest, error: Exception) -> HttpResponse | None:
         """Django's hook for exceptions of views that are not DRF's."""
         problem = problems.as_problem(error)
-        return None if problem is None or _is_page(request) else problems.response(problem)
+        if problem is None:
+            return None
+        if not _is_page(request):
+            return problems.response(problem)
+        if problem.status != HTTPStatus.SERVICE_UNAVAILABLE:
+            # Django's admin has pages for the rest.
+            return None
+        return HttpResponse(
+            f"{problem.detail}\n",
+            status=problem.status,
+            headers=problem.headers,
+            content_type="text/plain; charset=utf-8",
+        )

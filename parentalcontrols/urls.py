@@ -9,6 +9,7 @@ from drf_spectacular.renderers import OpenApiJsonRenderer2
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitView
 
 from parentalcontrols import pin_views, problems, views
+from parentalcontrols.admin import change_own_password
 
 
 class AnyCaseUUIDConverter:
@@ -67,6 +68,7 @@ urlpatterns = [
     ),
     path("livez", views.livez, name="livez"),
     path("readyz", views.readyz, name="readyz"),
+    path("admin/password_change/", admin.site.admin_view(change_own_password, cacheable=True)),
     path("admin/", admin.site.urls),
 ]
 
