@@ -55,6 +55,9 @@ def _native_threads(count: int) -> Executor:
     return ThreadPoolExecutor(count, thread_name_prefix="hashing")
 
 
+_making = threading.Lock()
+
+
 @lru_cache(maxsize=1)
 def _hashers_of(process_id: int) -> _Hashers:
     return _Hashers()
@@ -62,7 +65,9 @@ def _hashers_of(process_id: int) -> _Hashers:
 
 def _hashers() -> _Hashers:
     """Those of this process; threads do not survive a fork."""
-    return _hashers_of(os.getpid())
+    # A cache alone would let requests that race to be the first make one queue each.
+    with _making:
+        return _hashers_of(os.getpid())
 
 
 @contextmanager
@@ -111,8 +116,11 @@ def run(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
 
 def _giving_way(call: Callable[[], T]) -> T:
     if sys.platform == "linux":
-        # Linux schedules threads, and takes a thread's id here (sched(7), "The nice value").
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), settings.HASHING_NICENESS)
+        # Linux schedules threads, and takes a thread's id here (sched(7), "The nice value"). None
+        # is ever lowered, which only root may: the service may be started by `nice` itself.
+        thread = threading.get_native_id()
+        niceness = max(settings.HASHING_NICENESS, os.getpriority(os.PRIO_PROCESS, thread))
+        os.setpriority(os.PRIO_PROCESS, thread, niceness)
     return call()
 
 

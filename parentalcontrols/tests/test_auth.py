@@ -21,6 +21,7 @@ from parentalcontrols import authentication
 from parentalcontrols.models import Account, RefreshFamily
 from parentalcontrols.tests.cast import (
     PASSWORD,
+    PIN,
     Cast,
     Device,
     assert_problem,
@@ -29,6 +30,7 @@ from parentalcontrols.tests.cast import (
     everything_stored,
     make_account,
 )
+from parentalcontrols.tests.routes import OPEN, ROUTES
 
 REGISTER, LOGIN, REFRESH, ME = "/auth/register", "/auth/login", "/auth/refresh", "/auth/me"
 
@@ -477,6 +479,12 @@ def doors(cast: Cast, session_id: str) -> list[tuple[str, str, Any]]:
         ("GET", "/auth/profiles", None),
         ("POST", "/auth/profiles", {"name": "New", "is_kids": True}),
         ("PUT", f"/auth/profiles/{child}/select", None),
+        ("POST", f"/auth/profiles/{child}/token", None),
+        ("GET", "/parental-controls/pin/status", None),
+        ("POST", "/parental-controls/pin", {"new_pin": PIN}),
+        ("POST", "/parental-controls/pin/verify", {"pin": PIN}),
+        ("POST", "/parental-controls/pin/reset", {"password": PASSWORD, "new_pin": PIN}),
+        ("GET", "/parental-controls/audit", None),
         ("GET", f"/parental-controls/profiles/{child}/viewing-time", None),
         ("PUT", f"/parental-controls/profiles/{child}/viewing-time", {"reset_hour": 5}),
         ("POST", f"/parental-controls/profiles/{child}/viewing-time/grant", {"minutes": 15}),
@@ -489,6 +497,14 @@ def doors(cast: Cast, session_id: str) -> list[tuple[str, str, Any]]:
         ("POST", f"/viewing-time/session/{session_id}/end", None),
         ("POST", f"/viewing-time/session/{uuid4()}/end", None),
     ]
+
+
+def test_no_door_is_forgotten(cast: Cast) -> None:
+    session_id = str(uuid4())
+    ids = {"profile_id": str(cast.child.id), "session_id": session_id}
+    tried = {(method, path) for method, path, _ in doors(cast, session_id)}
+    closed = {(route.method, route.path(ids)) for route in ROUTES if route.name not in OPEN}
+    assert closed <= tried
 
 
 def deactivate(account: Account) -> None:

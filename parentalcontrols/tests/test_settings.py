@@ -188,7 +188,19 @@ def test_a_rate_is_a_count_and_a_period(value: str, expected: list[int]) -> None
 @pytest.mark.parametrize(
     "value",
     [
-        *("10", "10/", "/15m", "0/15m", "-1/15m", "10/0m", "10/15", "10/15w", "10/1.5m", "ten/m"),
+        *(
+            "",
+            "10",
+            "10/",
+            "/15m",
+            "0/15m",
+            "-1/15m",
+            "10/0m",
+            "10/15",
+            "10/15w",
+            "10/1.5m",
+            "ten/m",
+        ),
         *("10 / 15m", "10/15m/2", "10/32d", "1000000/m", "\u0661\u0660/m", "none", "unlimited"),
     ],
 )
@@ -202,14 +214,6 @@ def test_what_is_no_rate_stops_the_start(value: str) -> None:
 @pytest.mark.parametrize("name", RATES)
 def test_every_rate_is_a_setting_of_its_own(name: str) -> None:
     assert refusal(**{f"RATELIMIT_{name}": "x"}).startswith(f"RATELIMIT_{name} is no rate")
-
-
-def test_an_empty_variable_is_one_that_is_not_set() -> None:
-    """As a line of `.env.example` without its value would leave it."""
-    empty = {f"RATELIMIT_{name}": "" for name in RATES}
-    assert value_of("RATELIMITS", **empty) == value_of("RATELIMITS")
-    for name in ("HASHING_THREADS", "HASHING_SLOTS", "HASHING_NICENESS", "PIN_BCRYPT_ROUNDS"):
-        assert value_of(name, **{name: ""}) == value_of(name)
 
 
 def test_proxies_are_addresses_and_networks() -> None:

@@ -57,17 +57,24 @@ class Service:
         return psutil.Process(self.process.pid).children()
 
     def livez(self) -> requests.Response:
-        return requests.get(f"{self.url}/livez", timeout=LONG)
+        return self._get("/livez")
 
     def is_ready(self) -> bool:
         try:
-            return requests.get(f"{self.url}/readyz", timeout=LONG).status_code == 200
+            return self._get("/readyz").status_code == 200
         except requests.ConnectionError:
             return False
 
+    def _get(self, path: str) -> requests.Response:
+        headers = {"Connection": "close"}
+        return requests.get(f"{self.url}{path}", headers=headers, timeout=LONG)
+
     def post(self, path: str, body: dict[str, Any], token: str | None = None) -> requests.Response:
         """A request on a connection of its own; `path` starts below `/api/v1`."""
-        headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+        # A greenlet whose connection is kept alive keeps its worker from stopping.
+        headers = {"Connection": "close"}
+        if token is not None:
+            headers["Authorization"] = f"Bearer {token}"
         return requests.post(f"{self.url}{API}{path}", json=body, headers=headers, timeout=LONG)
 
 
