@@ -10,7 +10,7 @@ from uuid import UUID, uuid4
 
 from django.conf import settings
 from django.contrib.auth.hashers import check_password, make_password
-from django.db import IntegrityError, transaction
+from django.db import transaction
 from django.db.models.functions import Now
 from rest_framework.exceptions import AuthenticationFailed
 
@@ -32,36 +32,39 @@ class TokenPair:
     token_type: str = "bearer"
 
 
-def register(*, email: str, password: str) -> TokenPair:
-    """A new account and its first tokens; an e-mail that is taken is a 400."""
+def register(*, email: str, password: str, address: str) -> TokenPair:
+    """A new account and its first tokens; an e-mail that is taken is a 400.
+
+    An e-mail that is taken is no error to the database, whose log would tell it.
+    """
     account = Account(email=email)
-    account.set_password(password)
-    try:
-        with transaction.atomic():
-            account.save(force_insert=True)
-            return _first_pair(account)
-    except IntegrityError:
-        raise invalid(
-            [
-                {
-                    "field": "email",
-                    "code": "email_taken",
-                    "detail": "An account with this e-mail exists already.",
-                }
-            ]
-        ) from None
+    with hashing.slot(address):
+        account.set_password(password)
+    with transaction.atomic():
+        Account.objects.bulk_create([account], ignore_conflicts=True)
+        if not Account.objects.filter(id=account.id).exists():
+            raise invalid(
+                [
+                    {
+                        "field": "email",
+                        "code": "email_taken",
+                        "detail": "An account with this e-mail exists already.",
+                    }
+                ]
+            )
+        return _first_pair(account)
 
 
 @contextmanager
 def limited_log_in(email: str, address: str) -> Iterator[Guess]:
-    """A guess at a password: a place in the hashing queue, then a count of e-mail and address.
+    """A guess at a password: a place in the hashing queue, then a count of address and e-mail.
 
     Raises 503 and 429. Counts the same for an e-mail that nobody has, so that nobody can tell.
     """
-    with hashing.slot():
+    with hashing.slot(address):
         yield ratelimits.guess(
-            Subject("LOGIN_ACCOUNT", email.strip().lower()),
             Subject("LOGIN_ADDRESS", address, is_known=False),
+            Subject("LOGIN_ACCOUNT", email.strip().lower()),
         )
 
 
@@ -84,13 +87,13 @@ def log_in(*, email: str, password: str, address: str) -> TokenPair:
 def reset_pin(account: Account, *, password: str, new_pin: str, address: str, actor: Actor) -> None:
     """Another PIN for the account's password; its lock is lifted.
 
-    403 `incorrect_password`; 429 after too many of them. Right and wrong take the same time.
+    403 `incorrect_password`; 429 after too many of them.
     """
     started = time.monotonic()
-    with hashing.slot():
+    with hashing.slot(account.id):
         guess = ratelimits.guess(
-            Subject("PIN_RESET", str(account.id)),
             Subject("PIN_RESET_ADDRESS", address, is_known=False),
+            Subject("PIN_RESET", str(account.id)),
         )
         is_right = check_password(password, account.password)
         if is_right:
@@ -106,21 +109,22 @@ def child_tokens(profile: Profile, *, account: Account, actor: Actor) -> TokenPa
     if not profile.is_kids:
         raise Problem(400, "not_a_kids_profile", "Only a child's device needs a token of its own.")
     with transaction.atomic():
-        pair = _first_pair(account, profile)
+        family = _new_family(account, profile)
         audit.record(
             account_id=account.id,
             profile_id=profile.id,
             actor=actor,
             action=AuditAction.PROFILE_TOKEN_ISSUED,
+            after={"login_id": str(family.id)},
         )
-    return pair
+    return _pair_of(account, family)
 
 
 def _wrong_login() -> Problem:
     return Problem(401, "wrong_login", "The e-mail or the password is wrong.")
 
 
-def _first_pair(account: Account, profile: Profile | None = None) -> TokenPair:
+def _new_family(account: Account, profile: Profile | None = None) -> RefreshFamily:
     family = RefreshFamily(
         account=account,
         profile=profile,
@@ -128,11 +132,19 @@ def _first_pair(account: Account, profile: Profile | None = None) -> TokenPair:
         expires_at=Now() + timedelta(seconds=settings.REFRESH_TOKEN_SECONDS),
     )
     family.save(force_insert=True)
+    return family
+
+
+def _first_pair(account: Account) -> TokenPair:
+    return _pair_of(account, _new_family(account))
+
+
+def _pair_of(account: Account, family: RefreshFamily) -> TokenPair:
     return _pair(
         account,
         family_id=family.id,
         token_id=family.current_token_id,
-        profile_id=None if profile is None else profile.id,
+        profile_id=family.profile_id,
     )
 
 

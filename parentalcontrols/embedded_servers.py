@@ -404,6 +404,9 @@ class Postgres:
             "max_connections": str(self._max_connections),
             "timezone": "UTC",
             "log_timezone": "UTC",
+            # Neither values nor statements: they hold e-mails and hashes.
+            "log_error_verbosity": "terse",
+            "log_min_error_statement": "panic",
         }
         if self._site.throwaway:
             settings |= {"fsync": "off", "full_page_writes": "off"}

@@ -107,7 +107,8 @@ def key_of(
 ) -> Key | None:
     """The key that a request carries; None without one; a 400 where it is none.
 
-    The fingerprint is keyed: a body may hold a PIN, and four digits are guessed from a plain hash.
+    `body` is what was asked for, without what proves that it may be asked: were a PIN a part of the
+    fingerprint, a used key would tell right guesses from wrong ones, uncounted.
     """
     key = request.headers.get(HEADER)
     if key is None:

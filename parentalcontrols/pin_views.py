@@ -19,7 +19,13 @@ from parentalcontrols.serializers import (
     PinStatusSerializer,
     PinVerifiedSerializer,
 )
-from parentalcontrols.views import BoundedView, account_of, actor_of, caller_of
+from parentalcontrols.views import (
+    HASHING_REQUEST_SECONDS,
+    BoundedView,
+    account_of,
+    actor_of,
+    caller_of,
+)
 from pins import audit, tokens, verification
 
 
@@ -35,6 +41,8 @@ class PinStatusView(BoundedView):
 class PinView(BoundedView):
     """The first PIN, or another one for the current one."""
 
+    database_seconds = HASHING_REQUEST_SECONDS
+
     @extend_schema(operation_id="set_pin", request=PinChangeSerializer, responses=DetailSerializer)
     def post(self, request: Request) -> Response:
         body = PinChangeSerializer(data=request.data)
@@ -48,6 +56,7 @@ class PinVerifyView(BoundedView):
     """A PIN for a PIN token."""
 
     permission_classes = (AnyCaller,)
+    database_seconds = HASHING_REQUEST_SECONDS
 
     @extend_schema(
         operation_id="verify_pin", request=PinSerializer, responses=PinVerifiedSerializer
@@ -63,6 +72,8 @@ class PinVerifyView(BoundedView):
 
 class PinResetView(BoundedView):
     """Another PIN for the account's password."""
+
+    database_seconds = HASHING_REQUEST_SECONDS
 
     @extend_schema(operation_id="reset_pin", request=PinResetSerializer, responses=DetailSerializer)
     def post(self, request: Request) -> Response:

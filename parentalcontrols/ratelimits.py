@@ -15,21 +15,20 @@ from django.http import HttpRequest
 from django.utils.crypto import salted_hmac
 from rest_framework.exceptions import Throttled
 
-#: Counts a try for each subject, in one order for all, and answers how many there were in the
-#: window that runs, and for how many seconds it still does. A window that is over starts anew.
+#: Counts a try of a subject and answers how many there were in the window that runs, and for how
+#: many seconds it still does. A window that is over starts anew.
 COUNT_TRY = """
 INSERT INTO rate_limit_windows AS w (name, subject, ends_at, count)
-SELECT t.name, t.subject, clock_timestamp() + make_interval(secs => t.seconds), 1
-FROM unnest(%(names)s::text[], %(subjects)s::bytea[], %(seconds)s::integer[])
-    AS t (name, subject, seconds)
-ORDER BY t.name, t.subject
+VALUES (
+    %(name)s, %(subject)s, clock_timestamp() + make_interval(secs => %(seconds)s::integer), 1
+)
 ON CONFLICT (name, subject) DO UPDATE SET
     count = CASE WHEN w.ends_at <= clock_timestamp() THEN 1 ELSE w.count + 1 END,
     ends_at = CASE WHEN w.ends_at <= clock_timestamp() THEN excluded.ends_at ELSE w.ends_at END
-RETURNING w.name, w.count, extract(epoch FROM w.ends_at - clock_timestamp())::double precision
+RETURNING w.count, extract(epoch FROM w.ends_at - clock_timestamp())::double precision
 """
 
-#: Takes tries back that were no guesses. The rows are locked in the order of `COUNT_TRY`.
+#: Takes tries back that were no guesses. The rows are locked in one order for all.
 TAKE_BACK = """
 WITH held AS MATERIALIZED (
     SELECT w.id, t.is_cleared
@@ -84,24 +83,23 @@ class Guess:
 def guess(*subjects: Subject) -> Guess:
     """Counts a try before its outcome is known; raises `Throttled` (429) where it is one too many.
 
-    Of parallel tries no more than the limit's count get through. Outside of a transaction that
-    may be rolled back.
+    Of parallel tries no more than the limit's count get through. The subjects are counted in the
+    order given, and no further than the first that refuses: name the address first, or one that is
+    refused already could use up everybody's limit. Outside of a transaction that may be rolled
+    back.
     """
     if not settings.RATELIMIT_ENABLED:
         return Guess(())
-    rates = {s.limit: settings.RATELIMITS[s.limit] for s in subjects}
-    with connection.cursor() as cursor:
-        cursor.execute(
-            COUNT_TRY,
-            {
-                "names": [subject.limit for subject in subjects],
-                "subjects": [subject.key for subject in subjects],
-                "seconds": [rates[subject.limit].seconds for subject in subjects],
-            },
-        )
-        waits = [wait for name, count, wait in cursor.fetchall() if count > rates[name].tries]
-    if waits:
-        raise Throttled(wait=max(1.0, *waits))
+    for subject in subjects:
+        rate = settings.RATELIMITS[subject.limit]
+        with connection.cursor() as cursor:
+            cursor.execute(
+                COUNT_TRY,
+                {"name": subject.limit, "subject": subject.key, "seconds": rate.seconds},
+            )
+            count, wait = cursor.fetchone()
+        if count > rate.tries:
+            raise Throttled(wait=max(1.0, wait))
     return Guess(subjects)
 
 

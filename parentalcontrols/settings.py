@@ -292,8 +292,9 @@ if TESTING:
 # Per web process: how many hashes run at a time, how many requests may hash or wait for it
 # (fewer than the process has threads for requests), and how far they give way to requests.
 HASHING_THREADS = _number("HASHING_THREADS", 1, least=1, most=64)
-HASHING_SLOTS = _number("HASHING_SLOTS", 8, least=1, most=1024)
-HASHING_NICENESS = _number("HASHING_NICENESS", 15, least=0, most=19)
+THREADS = _number("THREADS", 16, least=1, most=1024)
+HASHING_SLOTS = _number("HASHING_SLOTS", min(8, max(1, THREADS // 2)), least=1, most=1024)
+HASHING_NICENESS = _number("HASHING_NICENESS", 10, least=0, most=19)
 AUTH_PASSWORD_VALIDATORS = [
     {
         "NAME": "django.contrib.auth.password_validation.MinimumLengthValidator",

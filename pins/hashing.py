@@ -12,9 +12,10 @@ import hmac
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from functools import lru_cache, partial
 from typing import ParamSpec, TypeVar, cast
@@ -28,8 +29,9 @@ from parentalcontrols.problems import unavailable
 P = ParamSpec("P")
 T = TypeVar("T")
 
-#: Seconds that a request waits for its turn; a queue that does not move is no place to stay.
-_LONGEST_WAIT = 5.0
+#: Seconds that a request waits for its turn, and then for its hash: where others take the whole
+#: processor, an honest 503 is better than a queue that does not move.
+_LONGEST_WAIT = 8.0
 
 _has_slot: ContextVar[bool] = ContextVar("has_hashing_slot", default=False)
 _has_turn: ContextVar[bool] = ContextVar("has_hashing_turn", default=False)
@@ -40,8 +42,30 @@ class _Hashers:
 
     def __init__(self) -> None:
         self.slots = threading.BoundedSemaphore(settings.HASHING_SLOTS)
+        self.owners: Counter[Hashable] = Counter()
+        self.counting = threading.Lock()
         self.turns = threading.BoundedSemaphore(settings.HASHING_THREADS)
         self.threads = _native_threads(settings.HASHING_THREADS)
+
+    def take(self, owner: Hashable) -> bool:
+        """Takes a place at once, if there is one for that owner."""
+        if not self.slots.acquire(blocking=False):
+            return False
+        with self.counting:
+            is_free = owner is None or self.owners[owner] < max(1, settings.HASHING_SLOTS // 2)
+            if is_free:
+                self.owners[owner] += 1
+        if not is_free:
+            self.slots.release()
+        return is_free
+
+    def give_back(self, owner: Hashable) -> None:
+        """Gives a place back that was taken."""
+        with self.counting:
+            self.owners[owner] -= 1
+            if not self.owners[owner]:
+                del self.owners[owner]
+        self.slots.release()
 
 
 def _native_threads(count: int) -> Executor:
@@ -71,23 +95,24 @@ def _hashers() -> _Hashers:
 
 
 @contextmanager
-def slot() -> Iterator[None]:
+def slot(owner: Hashable = None) -> Iterator[None]:
     """A place among those who may hash; raises a 503 `Problem` at once where all are taken.
 
-    Who has one keeps it: a slot inside a slot is the same one.
+    An owner, an account or an address, gets half of them at most: nobody shuts all others out.
+    Who has a slot keeps it: a slot inside a slot is the same one.
     """
     if _has_slot.get():
         yield
         return
-    slots = _hashers().slots
-    if not slots.acquire(blocking=False):
+    hashers = _hashers()
+    if not hashers.take(owner):
         raise unavailable()
     token = _has_slot.set(True)
     try:
         yield
     finally:
         _has_slot.reset(token)
-        slots.release()
+        hashers.give_back(owner)
 
 
 @contextmanager
@@ -109,9 +134,17 @@ def turn() -> Iterator[None]:
 
 
 def run(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """What a slow function answers, called in a hashing thread; the caller waits meanwhile."""
+    """What a slow function answers, called in a hashing thread; the caller waits meanwhile.
+
+    Raises a 503 `Problem` where the thread does not get the processor in time.
+    """
     with turn():
-        return _hashers().threads.submit(_giving_way, partial(function, *args, **kwargs)).result()
+        future = _hashers().threads.submit(_giving_way, partial(function, *args, **kwargs))
+        try:
+            return future.result(timeout=_LONGEST_WAIT)
+        except TimeoutError:
+            future.cancel()
+            raise unavailable() from None
 
 
 def _giving_way(call: Callable[[], T]) -> T:
@@ -119,8 +152,9 @@ def _giving_way(call: Callable[[], T]) -> T:
         # Linux schedules threads, and takes a thread's id here (sched(7), "The nice value"). None
         # is ever lowered, which only root may: the service may be started by `nice` itself.
         thread = threading.get_native_id()
-        niceness = max(settings.HASHING_NICENESS, os.getpriority(os.PRIO_PROCESS, thread))
-        os.setpriority(os.PRIO_PROCESS, thread, niceness)
+        with suppress(OSError):
+            niceness = max(settings.HASHING_NICENESS, os.getpriority(os.PRIO_PROCESS, thread))
+            os.setpriority(os.PRIO_PROCESS, thread, niceness)
     return call()
 
 

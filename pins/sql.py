@@ -40,16 +40,43 @@ WHERE p.account_id = %(account_id)s
 """
 
 #: A right PIN clears the attempts up to its own, if it still is the PIN; and the lock, unless a
-#: later count set it.
+#: later count set it. Answers the lock that was in force before, if it was lifted.
 CLEAR_ATTEMPTS = """
+WITH held AS MATERIALIZED (
+    SELECT p.account_id, p.locked_until
+    FROM pins AS p
+    WHERE p.account_id = %(account_id)s AND p.version = %(version)s
+    FOR NO KEY UPDATE
+)
 UPDATE pins AS p SET
     attempts_cleared = greatest(p.attempts_cleared, %(attempt)s),
     locked_until = CASE
         WHEN p.attempts_reserved - greatest(p.attempts_cleared, %(attempt)s) >= %(failures)s
         THEN p.locked_until
     END
-WHERE p.account_id = %(account_id)s AND p.version = %(version)s
-RETURNING p.version
+FROM held AS h
+WHERE p.account_id = h.account_id AND p.version = %(version)s
+RETURNING CASE
+    WHEN p.locked_until IS NULL AND h.locked_until > clock_timestamp() THEN h.locked_until
+END
+"""
+
+#: Gives an attempt back that was never evaluated, and lifts the lock that it set; no row where
+#: others came after it. Answers the lock that was in force before.
+GIVE_ATTEMPT_BACK = """
+WITH held AS MATERIALIZED (
+    SELECT p.account_id, p.locked_until
+    FROM pins AS p
+    WHERE p.account_id = %(account_id)s AND p.version = %(version)s
+    FOR NO KEY UPDATE
+)
+UPDATE pins AS p SET attempts_reserved = p.attempts_reserved - 1, locked_until = NULL
+FROM held AS h
+WHERE p.account_id = h.account_id
+    AND p.version = %(version)s
+    AND p.attempts_reserved = %(attempt)s
+    AND p.attempts_cleared < %(attempt)s
+RETURNING CASE WHEN h.locked_until > clock_timestamp() THEN h.locked_until END
 """
 
 #: The first PIN of an account; no row where it has one by now.

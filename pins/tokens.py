@@ -46,7 +46,9 @@ def require(account_id: UUID, token: str | None) -> None:
     """
     if token is None:
         if verification.status(account_id).has_pin:
-            raise verification.required()
+            raise verification.required(
+                "A PIN token is needed for this: pin/verify gives one for the PIN."
+            )
     elif _current(account_id, token).profile_id is not None:
         raise _invalid()
 
@@ -98,5 +100,7 @@ def _read(token: str) -> _Claims:
 
 def _invalid() -> Problem:
     return Problem(
-        403, "pin_token_invalid", "The PIN token is not good any more; enter the PIN again."
+        403,
+        "pin_token_invalid",
+        "The PIN token is not valid (any more); enter the PIN again.",
     )

@@ -36,12 +36,11 @@ class Status:
 
 @dataclass(frozen=True, slots=True)
 class _Attempt:
-    """A reserved attempt: its number, what it is held against, and until when it locks the PIN."""
+    """A reserved attempt: its number, and what it is held against."""
 
     number: int
     pin_hash: str
     version: UUID
-    locked_until: datetime | None
 
 
 def status(account_id: UUID) -> Status:
@@ -60,9 +59,10 @@ def check(account_id: UUID, pin: str, *, actor: Actor) -> UUID:
     which spends no attempt. Never inside a transaction: its rollback would give a guess back.
     """
     started = time.monotonic()
-    with hashing.slot():
+    _refuse_locked(_one(sql.LOCK_STATE, account_id=account_id))
+    with hashing.slot(account_id):
         with hashing.turn():
-            outcome = _evaluate(account_id, pin, _reserve(account_id), actor)
+            outcome = _evaluate(account_id, pin, _reserve(account_id, actor), actor)
         take_as_long_as_any(started)
     if isinstance(outcome, Problem):
         raise outcome
@@ -77,8 +77,17 @@ def take_as_long_as_any(started: float) -> None:
     time.sleep(max(0.0, started + LEAST_SECONDS - time.monotonic()))
 
 
-def _reserve(account_id: UUID) -> _Attempt | None:
-    """A reserved attempt; None without a PIN; raises 403 `pin_locked` under a lock."""
+def _refuse_locked(state: tuple[Any, ...] | None) -> None:
+    """Raises 403 `pin_locked` where `LOCK_STATE` tells of a lock in force."""
+    if state is not None and (state[2] or 0) > 0:
+        raise _locked(until=state[1], seconds=state[2])
+
+
+def _reserve(account_id: UUID, actor: Actor) -> _Attempt | None:
+    """A reserved attempt; None without a PIN; raises 403 `pin_locked` under a lock.
+
+    The attempt that locks the PIN tells the audit of it in the same transaction.
+    """
     for _ in range(_TRIES):
         with transaction.atomic(durable=True):
             reserved = _one(
@@ -87,15 +96,20 @@ def _reserve(account_id: UUID) -> _Attempt | None:
                 failures=sql.FAILURES_TO_LOCK,
                 minutes=sql.LOCK_MINUTES,
             )
+            if reserved is not None and reserved[3] is not None:
+                audit.record(
+                    account_id=account_id,
+                    actor=actor,
+                    action=AuditAction.PIN_LOCKED,
+                    after={"locked_until": _text(reserved[3])},
+                )
         if reserved is not None:
-            pin_hash, version, number, locked_until = reserved
-            return _Attempt(number, pin_hash, version, locked_until)
+            pin_hash, version, number, _ = reserved
+            return _Attempt(number, pin_hash, version)
         state = _one(sql.LOCK_STATE, account_id=account_id)
         if state is None:
             return None
-        _, locked_until, seconds = state
-        if locked_until is not None and seconds > 0:
-            raise _locked(locked_until, seconds)
+        _refuse_locked(state)
     raise unavailable()
 
 
@@ -104,24 +118,47 @@ def _evaluate(account_id: UUID, pin: str, attempt: _Attempt | None, actor: Actor
     if attempt is None:
         hashing.matches(account_id, pin, None)
         return Problem(400, "pin_not_set", "This account has no PIN yet.")
-    if not hashing.matches(account_id, pin, attempt.pin_hash):
-        if attempt.locked_until is not None:
-            audit.record(
-                account_id=account_id,
-                actor=actor,
-                action=AuditAction.PIN_LOCKED,
-                after={"locked_until": _text(attempt.locked_until)},
-            )
+    try:
+        is_right = hashing.matches(account_id, pin, attempt.pin_hash)
+    except Problem:
+        _give_back(account_id, attempt, actor)
+        raise
+    if not is_right:
         return _incorrect()
-    cleared = _one(
-        sql.CLEAR_ATTEMPTS,
-        account_id=account_id,
-        version=attempt.version,
-        attempt=attempt.number,
-        failures=sql.FAILURES_TO_LOCK,
-    )
+    with transaction.atomic():
+        cleared = _one(
+            sql.CLEAR_ATTEMPTS,
+            account_id=account_id,
+            version=attempt.version,
+            attempt=attempt.number,
+            failures=sql.FAILURES_TO_LOCK,
+        )
+        if cleared is not None and cleared[0] is not None:
+            _tell_unlocked(account_id, cleared[0], actor)
     # Without a row another PIN was set while this one was hashed.
     return attempt.version if cleared is not None else _incorrect()
+
+
+def _give_back(account_id: UUID, attempt: _Attempt, actor: Actor) -> None:
+    """Takes back an attempt that nobody evaluated."""
+    with transaction.atomic():
+        given_back = _one(
+            sql.GIVE_ATTEMPT_BACK,
+            account_id=account_id,
+            version=attempt.version,
+            attempt=attempt.number,
+        )
+        if given_back is not None and given_back[0] is not None:
+            _tell_unlocked(account_id, given_back[0], actor)
+
+
+def _tell_unlocked(account_id: UUID, locked_until: datetime, actor: Actor) -> None:
+    audit.record(
+        account_id=account_id,
+        actor=actor,
+        action=AuditAction.PIN_UNLOCKED,
+        before={"locked_until": _text(locked_until)},
+    )
 
 
 def set_pin(account_id: UUID, new_pin: str, *, current_pin: str | None, actor: Actor) -> None:
@@ -145,8 +182,8 @@ def set_pin(account_id: UUID, new_pin: str, *, current_pin: str | None, actor: A
 
 def _change(account_id: UUID, new_pin: str, current_pin: str | None, actor: Actor) -> None:
     if current_pin is None:
-        raise required()
-    with hashing.slot():
+        raise required("The current PIN is needed for this: send it as current_pin.")
+    with hashing.slot(account_id):
         version = check(account_id, current_pin, actor=actor)
         pin_hash = hashing.hash_pin(account_id, new_pin)
         with transaction.atomic():
@@ -181,25 +218,20 @@ def unlock(account_ids: Iterable[UUID], *, actor: Actor) -> list[UUID]:
             cursor.execute(sql.UNLOCK, {"account_ids": list(account_ids)})
             locks = cursor.fetchall()
         for account_id, locked_until in locks:
-            audit.record(
-                account_id=account_id,
-                actor=actor,
-                action=AuditAction.PIN_UNLOCKED,
-                before={"locked_until": _text(locked_until)},
-            )
+            _tell_unlocked(account_id, locked_until, actor)
     return [account_id for account_id, _ in locks]
 
 
-def required() -> Problem:
-    """A PIN, or what it buys, is missing."""
-    return Problem(403, "pin_required", "The PIN is needed for this.")
+def required(detail: str) -> Problem:
+    """A PIN, or what it buys, is missing; `detail` says what to send."""
+    return Problem(403, "pin_required", detail)
 
 
 def _incorrect() -> Problem:
     return Problem(403, "incorrect_pin", "The PIN is wrong.")
 
 
-def _locked(until: datetime, seconds: int) -> Problem:
+def _locked(*, until: datetime, seconds: int) -> Problem:
     return Problem(
         403,
         "pin_locked",

@@ -17,7 +17,7 @@ from parentalcontrols import idempotency, profiles
 from parentalcontrols.authentication import AnyCaller, CallerAuthentication, ParentOnly
 from parentalcontrols.models import Title
 from parentalcontrols.problems import Problem, invalid, not_found
-from parentalcontrols.views import BoundedView, actor_of, caller_of
+from parentalcontrols.views import HASHING_REQUEST_SECONDS, BoundedView, actor_of, caller_of
 from pins import verification
 from viewingtime import grants, heartbeats, ledger, ledgers, limits
 from viewingtime.heartbeats import ClockTimestamp
@@ -234,6 +234,7 @@ class GrantView(BoundedView):
     """Extra time for today: from the parent's own device, or with the PIN on the child's."""
 
     permission_classes = (AnyCaller,)
+    database_seconds = HASHING_REQUEST_SECONDS
 
     @extend_schema(
         operation_id="grant_time",
@@ -256,21 +257,23 @@ class GrantView(BoundedView):
         pin, pin_token = body.validated_data.get("pin"), body.validated_data.get("pin_token")
         is_remote = pin is None and pin_token is None
         if is_remote and not caller.is_parent:
-            raise PermissionDenied(ParentOnly.message, ParentOnly.code)
+            raise PermissionDenied(
+                "A parent has to allow this: with the PIN, or from a device of their own.",
+                ParentOnly.code,
+            )
         if not profile.is_kids:
             raise Problem(400, "not_a_kids_profile", "Only a child's viewing time is limited.")
         key = idempotency.key_of(
             request,
             account_id=caller.account_id,
             route=f"grant {profile_id}",
-            body=body_of(request),
+            body={k: v for k, v in body_of(request).items() if k not in {"pin", "pin_token"}},
         )
-        actor = actor_of(request)
-        if pin is not None:
-            # A repeat's, too: else a used key would tell right guesses from wrong ones, uncounted.
-            verification.check(caller.account_id, pin, actor=actor)
         granted = None if key is None else grants.kept_grant(key)
         if granted is None:
+            actor = actor_of(request)
+            if pin is not None:
+                verification.check(caller.account_id, pin, actor=actor)
             granted = grants.grant(
                 profile_id=profile.id,
                 account_id=caller.account_id,

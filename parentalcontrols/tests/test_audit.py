@@ -358,6 +358,21 @@ def test_nothing_is_done_that_cannot_be_recorded(cast: Cast) -> None:
     assert after == before
 
 
+@pytest.mark.parametrize("guess", ["0000", PIN])
+def test_a_lock_that_cannot_be_recorded_is_none_and_tells_nothing(cast: Cast, guess: str) -> None:
+    set_pin(cast.parent)
+    verify = f"{PIN_PATH}/verify"
+    for _ in range(4):
+        assert_problem(cast.phone.post(verify, {"pin": "0000"}), 403, "incorrect_pin")
+    with failing_at("audit_entries"):
+        assert_problem(cast.phone.post(verify, {"pin": guess}), 503, "unavailable")
+    assert good(cast.phone.get(f"{PIN_PATH}/status"))["locked_until"] is None
+    recorded = Recorded()
+    assert_problem(cast.phone.post(verify, {"pin": "0000"}), 403, "incorrect_pin")
+    assert recorded.only.action == "pin_locked"
+    assert_problem(cast.phone.post(verify, {"pin": PIN}), 403, "pin_locked")
+
+
 def test_a_first_pin_that_cannot_be_recorded_is_not_set(cast: Cast) -> None:
     with failing_at("audit_entries"):
         assert_problem(cast.phone.post(PIN_PATH, {"new_pin": PIN}), 503, "unavailable")

@@ -108,7 +108,7 @@ def test_a_body_that_says_the_same_otherwise_is_the_same(cast: Cast) -> None:
         {"minutes": 30},
         {"minutes": None},
         {"minutes": 15, "note": "another"},
-        {"minutes": 15, "pin_token": "x"},
+        {"minutes": 15, "Minutes": 15},
     ],
     ids=str,
 )
@@ -444,25 +444,52 @@ def test_a_grant_that_failed_gives_key_and_pin_token_back(cast: Cast) -> None:
 
 
 def test_a_used_key_tells_nothing_of_the_pin(cast: Cast) -> None:
-    """Else a key that was seen would be a way to guess on, past the count and past the lock."""
+    """Else a key that was seen would be a way to guess on, past the count and past the lock.
+
+    What is asked for is compared, not what proves that it may be: whatever is guessed, the answer
+    is the first one, and nothing is given or counted.
+    """
     set_pin(cast.parent)
     good = {"minutes": 15, "pin": PIN}
-    give(cast.child_tv, cast.child, good)
-    for guess in ("0000", "1111", "2222", "3333", "4444"):
+    first = ask(cast.child_tv, cast.child, good)
+    assert first.status_code == 200
+    other = ask(cast.child_tv, cast.child, {"minutes": 30, "pin": PIN})
+    assert_problem(other, 400, "idempotency_key_reused")
+    before = everything_stored()
+    for guess in ("0000", "1111", "2222", "3333", "4444", "5555", PIN):
         answer = ask(cast.child_tv, cast.child, good | {"pin": guess})
-        assert_problem(answer, 403, "incorrect_pin")
-    locked = [ask(cast.child_tv, cast.child, good | {"pin": pin}) for pin in ("5555", PIN)]
-    for answer in locked:
-        assert_problem(answer, 403, "pin_locked")
-    assert locked[0].content == locked[1].content
+        assert (answer.status_code, answer.content) == (200, first.content)
+        answer = ask(cast.child_tv, cast.child, {"minutes": 30, "pin": guess})
+        assert (answer.status_code, answer.content) == (400, other.content)
+    for _ in range(5):
+        assert_problem(ask(cast.child_tv, cast.child, {"minutes": 15, "pin": "0000"}, None), 403)
+    locked = everything_stored()
+    for guess in ("0000", PIN):
+        answer = ask(cast.child_tv, cast.child, good | {"pin": guess})
+        assert (answer.status_code, answer.content) == (200, first.content)
+    assert everything_stored() == locked
+    assert locked["time_grants"] == before["time_grants"]
     assert TimeGrant.objects.count() == 1
 
 
-def test_a_repeat_with_the_right_pin_gets_the_first_answer(cast: Cast) -> None:
+def test_a_key_that_is_new_excuses_no_wrong_pin(cast: Cast) -> None:
+    set_pin(cast.parent)
+    for number in range(5):
+        answer = ask(cast.child_tv, cast.child, {"minutes": 15, "pin": "0000"}, f"key {number}")
+        assert_problem(answer, 403, "incorrect_pin")
+    answer = ask(cast.child_tv, cast.child, {"minutes": 15, "pin": PIN}, "key")
+    assert_problem(answer, 403, "pin_locked")
+    assert not IdempotencyKey.objects.exists()
+
+
+def test_a_repeat_with_the_pin_gets_the_first_answer_although_the_pin_changed(cast: Cast) -> None:
     set_pin(cast.parent)
     body = {"minutes": 15, "pin": PIN}
     first = give(cast.child_tv, cast.child, body)
     assert give(cast.child_tv, cast.child, body) == first
+    set_pin(cast.parent, "2580")
+    assert give(cast.child_tv, cast.child, body) == first
+    assert give(cast.child_tv, cast.child, {"minutes": 15, "pin": "2580"}) == first
     assert TimeGrant.objects.count() == 1
 
 
@@ -480,15 +507,16 @@ def test_nothing_that_is_kept_lets_the_pin_be_read(cast: Cast) -> None:
     assert kept["key"] == KEY
     assert "pin" not in json.dumps(kept["answer"])
     assert len(fingerprint) == 32
-    # Nobody who has the table alone finds the PIN by trying all there are.
-    public = [b"", b"idempotency", KEY.encode(), cast.parent.id.bytes, str(cast.parent.id).encode()]
-    for number in range(10_000):
-        guess = {**body, "pin": f"{number:04}"}
-        for separators in ((",", ":"), (", ", ": ")):
-            text = json.dumps(guess, sort_keys=True, separators=separators).encode()
-            assert hashlib.sha256(text).digest() != fingerprint
-            if guess == body:
-                assert all(hmac.digest(key, text, "sha256") != fingerprint for key in public)
+    # Not even who has the secret as well: it is the same whatever the PIN, and without one.
+    give(cast.phone, cast.child, {"minutes": 15}, "another key")
+    without = IdempotencyKey.objects.get(key="another key")
+    assert bytes(without.fingerprint) == bytes(fingerprint)
+    # And it is no plain hash, by which a body could be tried out.
+    for text in (b'{"minutes":15}', b'{"minutes": 15}'):
+        for digest in (hashlib.sha256, hashlib.sha3_256, hashlib.blake2s):
+            assert digest(text).digest() != bytes(fingerprint)
+        for key in (b"", b"idempotency", KEY.encode(), cast.parent.id.bytes):
+            assert hmac.digest(key, text, "sha256") != bytes(fingerprint)
 
 
 @pytest.mark.django_db

@@ -162,6 +162,17 @@ def test_a_success_takes_its_own_try_back_and_no_other_of_the_address(
     assert_limited(log_in(cast.outsider.email))
 
 
+def test_an_address_that_is_refused_uses_up_nobodys_count(cast: Cast, rate: Any) -> None:
+    """Else whoever has used up his own could go on to lock everybody else out."""
+    rate(LOGIN_ACCOUNT=3, LOGIN_ADDRESS=4)
+    for number in range(4):
+        fail(1, f"somebody-{number}@example.com")
+    for _ in range(10):
+        assert_limited(log_in(password=WRONG))
+    fail(2, address=ELSEWHERE)
+    assert log_in(address=ELSEWHERE).status_code == 200
+
+
 def test_a_neighbours_log_in_costs_an_address_nothing(cast: Cast, rate: Any) -> None:
     rate(LOGIN_ADDRESS=2)
     for _ in range(5):
@@ -237,7 +248,7 @@ def test_who_comes_back_when_told_to_is_let_in(cast: Cast, rate: Any) -> None:
     for window, left in zip(windows, (100.5, 200.5), strict=True):
         window.ends_at = now + timedelta(seconds=left)
         window.save()
-    # The longer of the two, rounded up: not a second too early.
+    # Rounded up: not a second too early.
     wait = assert_limited(log_in())
     assert wait in {200, 201}
     RateLimitWindow.objects.update(ends_at=F("ends_at") - timedelta(seconds=wait))
@@ -264,7 +275,7 @@ def test_the_databases_clock_decides_and_no_workers(cast: Cast, rate: Any) -> No
 
 @contextmanager
 def many_slots(settings: Settings, count: int) -> Iterator[None]:
-    """Lets so many requests of this process hash or wait for it."""
+    """Lets so many requests of this process hash or wait for it, half of them of one address."""
     usual = settings.HASHING_SLOTS
     settings.HASHING_SLOTS = count
     hashing._hashers_of.cache_clear()
@@ -308,7 +319,7 @@ def test_of_parallel_log_ins_exactly_the_limit_is_evaluated(
     cast: Cast, rate: Any, settings: Settings
 ) -> None:
     rate(LOGIN_ACCOUNT=5)
-    with many_slots(settings, 20):
+    with many_slots(settings, 2 * 20):
         answers = at_once(*[lambda: log_in(password=WRONG).status_code for _ in range(20)])
     assert sorted(answers) == [401] * 5 + [429] * 15
     assert_limited(log_in())

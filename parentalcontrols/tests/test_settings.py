@@ -155,6 +155,14 @@ def test_no_cost_of_hashing_can_be_set_lower_than_is_safe() -> None:
         assert refusal(**{name: "4"}, TESTING="true", DEMO="true").startswith(name)
 
 
+def test_hashing_leaves_half_of_the_threads_to_requests() -> None:
+    assert value_of("HASHING_SLOTS") == value_of("HASHING_SLOTS", THREADS="64") == 8
+    assert value_of("HASHING_SLOTS", THREADS="4") == 2
+    assert value_of("HASHING_SLOTS", THREADS="1") == 1
+    assert value_of("HASHING_SLOTS", THREADS="4", HASHING_SLOTS="3") == 3
+    assert refusal(THREADS="0").startswith("THREADS must be")
+
+
 # Limits, and whose word is taken for an address
 
 RATES = ["LOGIN_ACCOUNT", "LOGIN_ADDRESS", "PIN_RESET", "PIN_RESET_ADDRESS"]

@@ -619,7 +619,7 @@ def test_a_count_that_is_over_lets_in_again(cast):
 
 
 def test_when_too_many_passwords_are_being_checked_the_page_says_so(cast, monkeypatch):
-    def full():
+    def full(owner):
         raise problems.unavailable()
 
     door = Door()

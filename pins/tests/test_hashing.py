@@ -1,12 +1,13 @@
 """The hashing threads: who may hash, who is sent away, and that nobody else waits for them."""
 
+import contextvars
 import os
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -32,8 +33,8 @@ from pins.models import Pin
 from pins.tests.service import LONG, Home, Service, database, gunicorn
 
 WRONG, NEW = "0815", "2580"
-#: bcrypt's cost for PINs that takes a core the best part of a second.
-SLOW_ROUNDS = "14"
+#: bcrypt's cost for PINs that takes a core half a second.
+SLOW_ROUNDS = "13"
 
 
 class Queue:
@@ -66,15 +67,16 @@ def queue(settings: Any) -> Iterator[Queue]:
 
 @contextmanager
 def hashing_meanwhile() -> Iterator[None]:
-    """Somebody else's function is in a hashing thread, for as long as this lasts."""
+    """It is somebody else's turn, for as long as this lasts."""
     begun, may_end = threading.Event(), threading.Event()
 
     def linger() -> None:
-        begun.set()
-        assert may_end.wait(LONG)
+        with hashing.turn():
+            begun.set()
+            assert may_end.wait(LONG)
 
     with ThreadPoolExecutor(1) as pool:
-        lingering = pool.submit(hashing.run, linger)
+        lingering = pool.submit(linger)
         assert begun.wait(LONG)
         try:
             yield
@@ -155,6 +157,62 @@ def test_a_full_queue_leaves_everything_alone_that_needs_no_hash(cast: Cast, que
         assert cast.phone.post(grant_path(cast), {"minutes": 15}).status_code == 200
 
 
+def test_a_locked_pin_is_refused_as_such_by_a_full_queue_too(cast: Cast, queue: Queue) -> None:
+    set_pin(cast.parent)
+    for _ in range(5):
+        verify(cast, WRONG)
+    queue.of(slots=1)
+    with hashing_meanwhile():
+        assert_problem(verify(cast, PIN), 403, "pin_locked")
+
+
+def test_nobody_takes_more_than_half_of_the_places(queue: Queue) -> None:
+    queue.of(slots=6)
+    mine, theirs = uuid4(), uuid4()
+
+    def places(owner: object, most: int) -> int:
+        """How many places an owner gets at a time, who asks in contexts of their own."""
+        found = 0
+        for _ in range(most):
+            with suppress(Problem):
+                context = contextvars.Context()
+                held.enter_context(in_context(context, owner))
+                found += 1
+        return found
+
+    with ExitStack() as held:
+        assert places(mine, 6) == 3
+        assert places(theirs, 2) == 2
+        assert places(mine, 1) == 0
+        assert queue.free_slots == 1
+        assert places(None, 6) == 1
+    assert queue.free_slots == 6
+    with ExitStack() as held:
+        assert places(mine, 6) == 3
+
+
+@contextmanager
+def in_context(context: contextvars.Context, owner: object) -> Iterator[None]:
+    """A place that somebody takes in a context of their own, as every request has one."""
+    place = hashing.slot(owner)
+    context.run(place.__enter__)
+    try:
+        yield
+    finally:
+        context.run(place.__exit__, None, None, None)
+
+
+def test_an_account_that_is_flooded_shuts_no_other_out(cast: Cast, queue: Queue) -> None:
+    set_pin(cast.parent)
+    set_pin(cast.outsider)
+    queue.of(slots=2, threads=2)
+    with in_context(contextvars.Context(), cast.parent.id):
+        assert_problem(verify(cast, PIN), 503, "unavailable")
+        theirs = cast.foreign_phone.post("/parental-controls/pin/verify", {"pin": PIN})
+        assert theirs.status_code == 200
+    assert verify(cast, PIN).status_code == 200
+
+
 def test_who_has_a_place_but_no_turn_in_time_is_sent_away_and_spends_no_try(
     cast: Cast, queue: Queue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -202,11 +260,11 @@ def test_places_are_given_back_after_every_refusal(
     queue.of(slots=2)
     account = make_account("parent@example.com")
     for pin in (PIN, None):
+        with pytest.raises(RuntimeError), transaction.atomic():
+            verification.check(account.id, WRONG, actor=OPERATOR)
         for _ in range(7):
             with pytest.raises(Problem):
                 verification.check(account.id, WRONG, actor=OPERATOR)
-        with pytest.raises(RuntimeError), transaction.atomic():
-            verification.check(account.id, WRONG, actor=OPERATOR)
         assert queue.free_slots == 2
         if pin is not None:
             set_pin(account)
@@ -453,7 +511,7 @@ def nice_values(process: psutil.Process) -> list[int]:
 
 @pytest.mark.parametrize("worker_class", ["gthread", "gevent"])
 def test_a_hash_stalls_no_other_request_of_its_worker(database_url: str, worker_class: str) -> None:
-    environment = {"WORKERS": "1", "PIN_BCRYPT_ROUNDS": SLOW_ROUNDS, "HASHING_NICENESS": "11"}
+    environment = {"WORKERS": "1", "PIN_BCRYPT_ROUNDS": SLOW_ROUNDS, "HASHING_NICENESS": "1"}
     with gunicorn(database_url, "-k", worker_class, **environment) as service:
         slow = SlowHome(service, database_url)
         with ThreadPoolExecutor(1) as pool:
@@ -471,11 +529,11 @@ def test_a_hash_stalls_no_other_request_of_its_worker(database_url: str, worker_
         if sys.platform == "linux":
             (worker,) = service.workers()
             first, *others = nice_values(worker)
-            assert [nice for nice in others if nice > first] == [11]
+            assert max(others) == max(first, 1)
 
 
 def test_an_attempt_whose_process_dies_counts_as_a_failure(database_url: str) -> None:
-    environment = {"WORKERS": "1", "PIN_BCRYPT_ROUNDS": SLOW_ROUNDS}
+    environment = {"WORKERS": "1", "PIN_BCRYPT_ROUNDS": SLOW_ROUNDS, "HASHING_NICENESS": "1"}
     with gunicorn(database_url, **environment) as service:
         slow = SlowHome(service, database_url)
         (worker,) = service.workers()

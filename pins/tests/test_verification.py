@@ -37,8 +37,9 @@ LONG = 30
 
 @pytest.fixture(autouse=True)
 def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What an attempt takes at least is `test_hashing`'s."""
+    """What an attempt takes at least, and at most, is `test_hashing`'s."""
     monkeypatch.setattr(verification, "LEAST_SECONDS", 0.0)
+    monkeypatch.setattr(hashing, "_LONGEST_WAIT", LONG)
 
 
 @pytest.fixture
@@ -183,7 +184,7 @@ def test_the_fifth_attempt_may_be_the_right_one(home: Account) -> None:
     attempts(home, WRONG, 4)
     assert attempt(home, PIN) == "right"
     assert lock_of(home) is None
-    assert "pin_locked" not in actions(home)
+    assert attempts(home, WRONG, 6) == ["incorrect_pin"] * FIVE + ["pin_locked"]
 
 
 def test_wrong_pins_are_not_forgotten_with_time(home: Account) -> None:
@@ -266,6 +267,16 @@ def test_a_lock_is_recorded_once_with_its_end_and_who_caused_it(home: Account) -
     assert entry.after == {"locked_until": "2026-03-28T12:30:00Z"}
     assert (entry.actor, entry.actor_id) == (culprit.kind, culprit.id)
     assert (entry.login_id, entry.device) == (culprit.login_id, culprit.device)
+
+
+def test_a_lock_that_the_right_pin_lifts_at_once_is_recorded_with_its_end(home: Account) -> None:
+    attempts(home, WRONG, 4)
+    before = actions(home)
+    assert attempt(home, PIN) == "right"
+    assert actions(home) == [*before, "pin_locked", "pin_unlocked"]
+    attempts(home, WRONG, 3)
+    assert attempt(home, PIN) == "right"
+    assert actions(home) == [*before, "pin_locked", "pin_unlocked"]
 
 
 def test_an_unlocked_pin_may_be_tried_five_times_again_and_that_is_recorded(home: Account) -> None:
@@ -385,6 +396,25 @@ def test_a_change_by_a_pin_that_is_replaced_while_it_is_hashed_is_refused(
     assert attempt(racing_home, OTHER) == "incorrect_pin"
 
 
+@pytest.mark.parametrize("earlier", [0, 4])
+def test_an_attempt_that_gets_no_processor_in_time_is_sent_away_and_not_counted(
+    racing_home: Account, monkeypatch: pytest.MonkeyPatch, earlier: int
+) -> None:
+    attempts(racing_home, WRONG, earlier)
+    before = actions(racing_home)
+    held_up = HeldUp(monkeypatch)
+    with monkeypatch.context() as hasty:
+        hasty.setattr(hashing, "_LONGEST_WAIT", 0.01)
+        starved = held_up.begin(lambda: attempt(racing_home, WRONG))
+        assert starved.result(LONG) == "unavailable"
+    assert lock_of(racing_home) is None
+    # The fifth one locked, until it was given back.
+    assert actions(racing_home) == before + ["pin_locked", "pin_unlocked"] * (earlier == 4)
+    held_up.may_go_on.set()
+    left = FIVE - earlier
+    assert attempts(racing_home, WRONG, left + 1) == ["incorrect_pin"] * left + ["pin_locked"]
+
+
 def test_an_unlock_while_a_wrong_pin_is_hashed_leaves_that_one_uncounted(
     racing_home: Account, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -470,6 +500,7 @@ class Rules:
     counted: list[int] = field(default_factory=list)
     locked_until: datetime | None = None
     reservations: int = 0
+    told: list[str] = field(default_factory=list)
 
     def begin(self) -> int | None:
         """The number of an attempt; None under a lock."""
@@ -481,6 +512,7 @@ class Rules:
         self.counted.append(self.reservations)
         if len(self.counted) == FIVE:
             self.locked_until = self.now + LOCK
+            self.told.append("pin_locked")
         return self.reservations
 
     def finish(self, guess: Guess) -> bool:
@@ -489,16 +521,29 @@ class Rules:
             return False
         self.counted = [number for number in self.counted if number > guess.number]
         if len(self.counted) < FIVE:
-            self.locked_until = None
+            self.unlock_now()
         return True
+
+    def give_back(self, guess: Guess) -> None:
+        """A guess that was never evaluated counts no more, if it is the latest one."""
+        if guess.version == self.version and guess.number in self.counted[-1:]:
+            self.counted.pop()
+            self.reservations -= 1
+            self.unlock_now()
 
     def replace(self, pin: str) -> None:
         self.pin = pin
         self.version += 1
-        self.unlock()
+        self.counted, self.locked_until = [], None
 
     def unlock(self) -> None:
-        self.counted, self.locked_until = [], None
+        self.counted = []
+        self.unlock_now()
+
+    def unlock_now(self) -> None:
+        if self.is_locked:
+            self.told.append("pin_unlocked")
+        self.locked_until = None
 
     @property
     def is_locked(self) -> bool:
@@ -518,12 +563,12 @@ class Run:
         number = self.rules.begin()
         if number is None:
             with pytest.raises(Problem) as refused:
-                verification._reserve(self.account.id)
+                verification._reserve(self.account.id, OPERATOR)
             assert refused.value.code == "pin_locked"
             left = self.rules.locked_until - self.rules.now
             assert refused.value.headers["Retry-After"] == str(-(-left // timedelta(seconds=1)))
             return
-        reserved = verification._reserve(self.account.id)
+        reserved = verification._reserve(self.account.id, OPERATOR)
         assert reserved is not None
         is_right = pin == self.rules.pin
         self.under_way.append(Guess(number, is_right, self.rules.version, reserved))
@@ -538,6 +583,13 @@ class Run:
             else:
                 assert isinstance(found, Problem)
                 assert found.code == "incorrect_pin"
+
+    def starve(self, place: int) -> None:
+        """An attempt whose hash does not get the processor in time."""
+        if self.under_way:
+            guess = self.under_way.pop(place % len(self.under_way))
+            self.rules.give_back(guess)
+            verification._give_back(self.account.id, guess.reserved, OPERATOR)
 
     @staticmethod
     def pin_of(guess: Guess) -> str:
@@ -579,14 +631,20 @@ class Run:
         expected = self.rules.locked_until if self.rules.is_locked else None
         assert lock_of(self.account) == expected
 
+    def assert_told(self) -> None:
+        """The audit tells of every lock and unlock."""
+        told = [action for action in actions(self.account) if action in LOCKING]
+        assert told == self.rules.told
+
 
 EVENTS = st.one_of(
     st.tuples(st.sampled_from(["begin", "attempt"]), st.just(WRONG)),
     st.tuples(st.sampled_from(["begin", "attempt", "crash"]), st.sampled_from(["right", WRONG])),
-    st.tuples(st.just("finish"), st.integers(0, 9)),
+    st.tuples(st.sampled_from(["finish", "finish", "starve"]), st.integers(0, 9)),
     st.tuples(st.just("wait"), st.sampled_from([1, 29, 30, 31])),
     st.tuples(st.sampled_from(["unlock", "replace"]), st.none()),
 )
+LOCKING = ("pin_locked", "pin_unlocked")
 FIVE_WRONG = [("attempt", WRONG)] * FIVE
 
 
@@ -598,9 +656,11 @@ FIVE_WRONG = [("attempt", WRONG)] * FIVE
 @example([("begin", "right"), *FIVE_WRONG, ("wait", 30), *FIVE_WRONG, ("finish", 0)])
 @example([("begin", "right"), ("unlock", None), *FIVE_WRONG, ("finish", 0), ("begin", "right")])
 @example([("begin", "right"), ("replace", None), *FIVE_WRONG, ("finish", 0), ("begin", "right")])
+@example([("begin", "right"), *[("begin", WRONG)] * 4, ("finish", 0), ("starve", -1)])
 @given(st.lists(EVENTS, max_size=40))
 def test_any_sequence_of_attempts_locks_as_the_rules_say(events: list[tuple[str, Any]]) -> None:
     clock.install()
     run = Run()
     for event in events:
         run.do(event)
+    run.assert_told()
