@@ -5,29 +5,37 @@ Threads, because a request waits for the database most of its time. The applicat
 each worker and not before the fork: a connection opened in the master would be shared by all.
 """
 
-import importlib
 import os
+import subprocess  # nosec B404
 import sys
 from pathlib import Path
 from typing import Any
 
-from django.core.exceptions import ImproperlyConfigured
-
 # The settings put their limits for requests on a web process alone, not on a migration.
 os.environ["SERVING"] = "1"
 
-# A wrong setting stops the start with its sentence, once, and not each worker with a traceback.
+_CHECK = """
+import sys
+from django.core.exceptions import ImproperlyConfigured
 try:
-    importlib.import_module("parentalcontrols.settings")
+    import parentalcontrols.settings
 except ImproperlyConfigured as error:
-    print(f"Configuration: {error}", file=sys.stderr)
+    sys.exit(f"Configuration: {error}")
+"""
+# A wrong setting stops the start with its sentence, once, and not each worker with a traceback.
+# In a process of its own: what the master imported, workers of greenlets could not patch.
+_checked = subprocess.run(
+    [sys.executable, "-c", _CHECK], cwd=Path(__file__).parent.parent, check=False
+)
+if _checked.returncode:
     sys.exit(78)
 
 _host = os.environ.get("BIND_HOST", "127.0.0.1")
 _port = os.environ.get("PORT", "8000")
 bind = f"[{_host}]:{_port}" if ":" in _host else f"{_host}:{_port}"
 
-worker_class = "gthread"
+worker_class = os.environ.get("WORKER_CLASS", "gevent")
+worker_connections = 4096
 workers = int(os.environ.get("WORKERS", "2"))
 threads = int(os.environ.get("THREADS", "16"))
 preload_app = False
@@ -61,15 +69,8 @@ def post_worker_init(worker: Any) -> None:
 
     A database that is away is no reason not to start: the service answers 503 until it is back.
     """
-    from django.db import DatabaseError, connections
+    from parentalcontrols.wsgi import application
+    from viewingtime import gathering
 
-    connection = connections["default"]
-    try:
-        connection.ensure_connection()
-        with connection.cursor() as cursor:
-            cursor.execute("SELECT 1")
-    except DatabaseError as error:
-        worker.log.warning("The database does not answer yet: %s", error)
-    finally:
-        # Requests run in other threads, each with a connection of its own.
-        connection.close()
+    if worker_class == "gevent":
+        gathering.start()

@@ -1,7 +1,8 @@
 """The household: accounts, profiles, titles and each child's viewing-time config."""
 
 import uuid
-from typing import Any, ClassVar
+from collections.abc import Iterable
+from typing import Any, ClassVar, TypeVar
 
 from django.contrib.auth.base_user import AbstractBaseUser, BaseUserManager
 from django.contrib.auth.models import PermissionsMixin
@@ -19,7 +20,36 @@ DEFAULT_RESET_HOUR = 6
 DEFAULT_TIMEZONE = "UTC"
 
 
-class AccountManager(BaseUserManager["Account"]):
+_M = TypeVar("_M", bound=models.Model)
+
+
+class CachedQuerySet(models.QuerySet[_M]):
+    """Rows of which `config_cache` keeps a part: a change of many tells it, too.
+
+    Django sends no signal for `update` and `bulk_create`. (`delete` and `bulk_update` go by
+    signals and by `update`.)
+    """
+
+    def update(self, **values: Any) -> int:
+        from parentalcontrols import invalidation
+
+        if not invalidation.touches(self.model, values):
+            return super().update(**values)
+        # The update may change what the rows are found by.
+        keys = list(self.order_by().values_list("pk", flat=True))
+        count = super().update(**values)
+        invalidation.on_commit(self.model, keys)
+        return count
+
+    def bulk_create(self, objs: Iterable[_M], *args: Any, **kwargs: Any) -> list[_M]:
+        from parentalcontrols import invalidation
+
+        created = super().bulk_create(objs, *args, **kwargs)
+        invalidation.created(self.model, [row.pk for row in created])
+        return created
+
+
+class AccountManager(BaseUserManager["Account"].from_queryset(CachedQuerySet)):  # type: ignore[misc]
     """Accounts are found by their e-mail, whatever its letters' case."""
 
     def get_by_natural_key(self, username: str | None) -> "Account":
@@ -226,6 +256,8 @@ class Profile(models.Model):
         ),
     )
 
+    objects = CachedQuerySet.as_manager()
+
     class Meta:
         db_table = "profiles"
         ordering = ("created_at", "id")
@@ -317,6 +349,8 @@ class ViewingTimeConfig(models.Model):
     earlier_schedules = models.JSONField(default=list, db_default=[], blank=True, editable=False)
     created_at = models.DateTimeField(db_default=Now(), editable=False)
     updated_at = models.DateTimeField(db_default=Now(), editable=False)
+
+    objects = CachedQuerySet.as_manager()
 
     class Meta:
         db_table = "viewing_time_configs"

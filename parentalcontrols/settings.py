@@ -99,6 +99,8 @@ def _database() -> dict[str, Any]:
             f"-c lock_timeout={REQUEST_DEADLINE_MS - 400} "
             f"-c statement_timeout={STATEMENT_TIMEOUT_MS} "
             "-c client_connection_check_interval=500 "
+            # Every statement is served by an index, whatever its values: plan it once.
+            "-c plan_cache_mode=force_generic_plan "
             "-c idle_in_transaction_session_timeout=10000"
         )
         options["options"] = f"{options.get('options', '')} {limits}".strip()
@@ -179,6 +181,10 @@ DEBUG = False
 # Set by the web server's configuration: limits meant for requests must not hit a migration.
 SERVING = _flag("SERVING")
 TESTING = "pytest" in sys.modules
+# Greenlets or threads; only the former gather heartbeats (viewingtime.gathering).
+WORKER_CLASS = env.str("WORKER_CLASS", "gevent")
+if WORKER_CLASS not in {"gevent", "gthread"}:
+    raise ImproperlyConfigured("WORKER_CLASS is neither gevent nor gthread: set it to one of them.")
 
 # The longest a heartbeat or an eligibility question may wait for the database, in milliseconds
 # (domain.md section 4 says 2 seconds; the rest is for the answer's way).
@@ -245,6 +251,8 @@ MIDDLEWARE = [
 ]
 ROOT_URLCONF = "parentalcontrols.urls"
 WSGI_APPLICATION = "parentalcontrols.wsgi.application"
+# What answers a request before Django does, if it can.
+PLAIN_REQUESTS = "viewingtime.plain_beats.answer"
 APPEND_SLASH = True
 TEMPLATES = [
     {
@@ -261,25 +269,41 @@ TEMPLATES = [
     }
 ]
 
+# The statements of a heartbeat run on connections of their own: so many credit, so many decide.
+HEARTBEAT_CREDITORS = _number("HEARTBEAT_CREDITORS", 1, least=1, most=16)
+HEARTBEAT_DECIDERS = _number("HEARTBEAT_DECIDERS", 2, least=1, most=16)
+# With greenlets every request looks like a thread: their connections come from a pool.
+DATABASE_POOL_SIZE = _number("DATABASE_POOL_SIZE", 16, least=1, most=1000)
 DATABASES = {"default": _database()}
+if SERVING and WORKER_CLASS == "gevent":
+    DATABASES["default"] |= {"CONN_MAX_AGE": 0}
+    DATABASES["default"]["OPTIONS"]["pool"] = {
+        "min_size": min(2, DATABASE_POOL_SIZE),
+        "max_size": DATABASE_POOL_SIZE + HEARTBEAT_CREDITORS + HEARTBEAT_DECIDERS,
+        "timeout": 1.0,
+    }
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 # A cache that is down must cost milliseconds, not seconds: short timeouts, no retry.
-CACHES = {
-    "default": {
-        "BACKEND": "django_redis.cache.RedisCache",
-        "LOCATION": _cache_url(),
-        "KEY_PREFIX": "viewingtime",
-        "OPTIONS": {
-            "CONNECTION_POOL_KWARGS": {
-                "socket_connect_timeout": 0.1,
-                "socket_timeout": 0.1,
-                "retry": None,
-                "retry_on_timeout": False,
-            },
+_REDIS = {
+    "BACKEND": "django_redis.cache.RedisCache",
+    "LOCATION": _cache_url(),
+    "OPTIONS": {
+        "CONNECTION_POOL_KWARGS": {
+            "socket_connect_timeout": 0.1,
+            "socket_timeout": 0.1,
+            "retry": None,
+            "retry_on_timeout": False,
         },
-    }
+    },
 }
+CACHES = {
+    "default": {**_REDIS, "KEY_PREFIX": "viewingtime"},
+    # What heartbeats must know of profiles (parentalcontrols.config_cache).
+    "configs": {**_REDIS, "KEY_PREFIX": "viewingtime-configs"},
+}
+CONFIG_CACHE_SECONDS = _number("CONFIG_CACHE_SECONDS", 60, least=1, most=3600)
+CONFIG_CACHE_ENTRIES = _number("CONFIG_CACHE_ENTRIES", 10_000, least=1, most=10_000_000)
 
 AUTH_USER_MODEL = "parentalcontrols.Account"
 # SHA-256 first, so that bcrypt never sees more than its 72 bytes.

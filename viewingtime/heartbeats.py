@@ -1,31 +1,39 @@
 """One function for one beat or five hundred: look up, credit, decide by the ledger, answer.
 
-Statements for a whole batch: one look-up of the sessions that beats name (with profile, account,
-config and title joined), one that credits the steady ones. For all others together: one look-up
-of profiles that are not known yet, one that locks and reads, one that writes back.
+What a beat must know of its profile, account and config comes from `config_cache`; one look-up
+loads what is missing there, with the sessions that those beats name. One statement credits the
+beats that look steady. For all others together: one statement locks and reads, one writes back.
+
+Several requests can be taken together (`Request`, `credit`, `decide`): that is how a web process
+gathers the beats that arrive while a statement runs (`viewingtime.gathering`). `process` takes one.
 """
 
 import logging
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TypeVar
 from uuid import UUID, uuid4
 
 from django.contrib.auth import get_user_model
 from django.db import InterfaceError, OperationalError, connection, transaction
-from django.db.models import DateTimeField, Func, QuerySet
+from django.db.models import DateTimeField, FilteredRelation, Func, Q, QuerySet
+from rest_framework.exceptions import AuthenticationFailed
 
+from parentalcontrols import config_cache
 from parentalcontrols.authentication import Caller, require_live
+from parentalcontrols.config_cache import Known
 from parentalcontrols.models import Profile
 from parentalcontrols.problems import Problem, not_found, unavailable
-from viewingtime import ledger, ledgers, sql
-from viewingtime.ledger import ADULT, Answer, Balance, Beat, Ledger, Session, Title, Viewer
+from viewingtime import ledger, ledgers, steady
+from viewingtime.ledger import Answer, Beat, Ledger, Session, Title
 from viewingtime.models import ViewingSession
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
+
+_NOBODYS = UUID(int=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,22 +57,51 @@ class Ended:
     ended_at: datetime
 
 
-@dataclass(frozen=True, slots=True)
-class _Known:
-    """A session as the look-up saw it, and the rules its profile watches under."""
-
-    session: Session
-    viewer: Viewer
-    is_configured: bool
-    profile_id: UUID
-    now: datetime
-
-
 class ClockTimestamp(Func):
     """The database's clock, for the ORM."""
 
     function = "clock_timestamp"
     output_field = DateTimeField()
+
+
+@dataclass(eq=False, slots=True)
+class Request:
+    """The beats of one request, and what has become of each so far.
+
+    `error` is set where the request as a whole is refused; `round_trips` counts the messages sent
+    to the database on its behalf, those that it shared with others on behalf of the first.
+    """
+
+    heartbeats: Sequence[Heartbeat]
+    caller: Caller
+    answers: dict[int, Answer | Problem] = field(default_factory=dict)
+    error: Exception | None = None
+    round_trips: int = 0
+
+    @property
+    def is_answered(self) -> bool:
+        """Whether nothing is left to do."""
+        return self.error is not None or len(self.answers) == len(self.heartbeats)
+
+    @property
+    def profile_ids(self) -> set[UUID]:
+        """The profiles that it beats for."""
+        return {beat.profile_id for beat in self.heartbeats}
+
+    def give_up(self, error: Exception) -> None:
+        """The database cannot answer: what is credited is committed and must be told."""
+        if not self.answers:
+            self.error = error
+            return
+        missing = [i for i in range(len(self.heartbeats)) if i not in self.answers]
+        logger.warning("heartbeats_unavailable", extra={"count": len(missing)})
+        self.answers |= {index: unavailable() for index in missing}
+
+    def result(self) -> list[Answer | Problem]:
+        """An answer for each beat, in order; raises what the request as a whole is refused for."""
+        if self.error is not None:
+            raise self.error
+        return [self.answers[index] for index in range(len(self.heartbeats))]
 
 
 def process(heartbeats: Sequence[Heartbeat], caller: Caller) -> list[Answer | Problem]:
@@ -73,99 +110,214 @@ def process(heartbeats: Sequence[Heartbeat], caller: Caller) -> list[Answer | Pr
     Everything that is answered with success is committed. Raises `AuthenticationFailed` where the
     caller's account does not honour the token any more, and database errors as they are.
     """
-    answers: dict[int, Answer | Problem] = {}
-    named = {beat.session_id for beat in heartbeats if beat.session_id is not None}
-    known = _reconnecting(lambda: _known_sessions(named, caller)) if named else {}
+    request = Request(heartbeats, caller)
+    credit([request])
+    if not request.is_answered:
+        try:
+            decide([request])
+        except (OperationalError, InterfaceError) as error:
+            request.give_up(error)
+    return request.result()
 
-    beats_of = Counter(beat.profile_id for beat in heartbeats)
-    steady = {
-        index: known[beat.session_id]
-        for index, beat in enumerate(heartbeats)
-        if beat.session_id in known
-        and beats_of[beat.profile_id] == 1
-        and _looks_steady(beat, known[beat.session_id])
+
+def credit(requests: Sequence[Request]) -> None:
+    """Tells who is asking, and credits the steady beats of all requests in one statement.
+
+    No two requests may beat for the same profile. What is not answered then is for `decide`.
+    Raises database errors; then nothing is booked, or what is booked is booked once: sent again,
+    a steady beat credits the time that has passed since, whatever became of it the first time.
+    """
+    wanted = {
+        beat.profile_id
+        for request in requests
+        for beat in request.heartbeats
+        if request.caller.may_see(beat.profile_id)
     }
-    if steady:
-        answers |= _credit_steady({index: heartbeats[index] for index in steady}, steady)
+    seen = _Seen(requests)
+    known = config_cache.get_many(wanted, seen.load)
+    candidates: list[steady.Candidate] = []
+    places: list[tuple[Request, int]] = []
+    for request in requests:
+        request.round_trips += seen.round_trips if request is requests[0] else 0
+        try:
+            own = _own(request, known)
+        except AuthenticationFailed as error:
+            request.error = error
+            continue
+        beats_of = (
+            Counter(beat.profile_id for beat in request.heartbeats)
+            if len(request.heartbeats) > 1
+            else None
+        )
+        for index, beat in enumerate(request.heartbeats):
+            profile = own.get(beat.profile_id)
+            if profile is None:
+                request.answers[index] = not_found()
+                continue
+            if beats_of is not None and beats_of[beat.profile_id] > 1:
+                continue
+            candidate = seen.candidate(beat, profile)
+            if candidate is not None:
+                candidates.append(candidate)
+                places.append((request, index))
+    if not candidates:
+        return
+    answers = _retrying(lambda: _credit_steady(candidates))
+    requests[0].round_trips += 1
+    for place, answer in answers.items():
+        request, index = places[place]
+        request.answers[index] = answer
 
-    others = {i: beat for i, beat in enumerate(heartbeats) if i not in answers}
-    try:
-        if others or not known:
-            answers |= _decide(others, caller, {k.profile_id for k in known.values()})
-    except (OperationalError, InterfaceError):
-        # What is credited is committed and must be told.
-        if not answers:
-            raise
-        logger.warning("heartbeats_unavailable", extra={"count": len(others)})
-        answers |= {index: unavailable() for index in others}
-    return [answers[index] for index in range(len(heartbeats))]
+
+#: What `credit` sends; apart, so that a test can see how many beats went this way.
+_credit_steady = steady.credit
 
 
-def _reconnecting(query: Callable[[], T]) -> T:
-    """Runs a request's first query; a connection that died in the meantime is made anew, once.
+class _Seen:
+    """The look-up of what the cache does not have, and the sessions that it saw on the way."""
 
-    Safe because the query only reads and nothing was sent before it. This is what the hot path
-    has instead of a health check on every request.
+    def __init__(self, requests: Sequence[Request]) -> None:
+        self._requests = requests
+        self._loaded: set[UUID] = set()
+        self._sessions: dict[UUID, tuple[UUID, Session]] = {}
+        self._now: datetime | None = None
+        self.round_trips = 0
+
+    def load(self, profile_ids: Collection[UUID]) -> list[Known]:
+        """Profiles with account, config and those of their sessions that beats name."""
+        named = {
+            beat.session_id
+            for request in self._requests
+            for beat in request.heartbeats
+            if beat.session_id is not None and beat.profile_id in profile_ids
+        }
+        rows = _retrying(lambda: list(look_up(profile_ids, named)))
+        self.round_trips += 1
+        found = {}
+        for row in rows:
+            found[row.id] = config_cache.known(row)
+            self._now = row.now
+            session = getattr(row, "named", None)
+            if session is not None:
+                self._sessions[session.id] = (row.id, ledgers.session_of(session))
+        self._loaded.update(found)
+        return list(found.values())
+
+    def candidate(self, beat: Heartbeat, profile: Known) -> steady.Candidate | None:
+        """The beat, if one statement may do it alone; that statement judges again.
+
+        Where the session is not known its day is taken to be the running one.
+        """
+        if beat.session_id is None or not profile.is_configured:
+            return None
+        rules = steady.rules_of(profile)
+        if profile.profile_id not in self._loaded or self._now is None:
+            return steady.Candidate(beat, rules, rules.running_day())
+        owner, session = self._sessions.get(beat.session_id, (None, None))
+        if session is None or owner != beat.profile_id:
+            return None
+        sent = _beat(beat, Title(beat.title_id))
+        if not ledger.is_steady(session, rules.viewer, sent, self._now):
+            return None
+        return steady.Candidate(beat, rules, rules.day(session.reset_date))
+
+
+def look_up(profile_ids: Collection[UUID], session_ids: Collection[UUID]) -> QuerySet[Profile]:
+    """Profiles with account and config, each with those of the sessions that are its own.
+
+    One row for each such session (`named`), at least one a profile; locks nothing. Titles are not
+    among it: a steady beat keeps that of its session, any other reads its own under the lock.
+    """
+    return (
+        config_cache.profiles_with_configs()
+        .filter(id__in=profile_ids)
+        .annotate(
+            named=FilteredRelation(
+                "viewing_sessions",
+                # Without any Django would take the condition for one that no profile fulfils.
+                condition=Q(viewing_sessions__id__in=session_ids or {_NOBODYS}),
+            ),
+            now=ClockTimestamp(),
+        )
+        .select_related("account", "viewing_time_config", "named")
+        .order_by()
+    )
+
+
+def _own(request: Request, known: Mapping[UUID, Known]) -> dict[UUID, Known]:
+    """Those of a request's profiles that are its caller's.
+
+    Raises `AuthenticationFailed` where the account does not honour the token any more. Nobody is
+    refused by the cache's word alone: it may not have heard yet.
+    """
+    caller = request.caller
+    own = {}
+    for beat in request.heartbeats:
+        profile = known.get(beat.profile_id)
+        if (
+            profile is not None
+            and profile.account_id == caller.account_id
+            and caller.may_see(profile.profile_id)
+        ):
+            own[profile.profile_id] = profile
+    if not own:
+        _require_live_account(request)
+        return own
+    if all(_is_live(profile, caller) for profile in own.values()):
+        return own
+    request.round_trips += 1
+    fresh = {
+        entry.profile_id: entry
+        for entry in config_cache.load(list(own))
+        if entry.account_id == caller.account_id
+    }
+    if not fresh:
+        _require_live_account(request)
+    if not all(_is_live(profile, caller) for profile in fresh.values()):
+        raise AuthenticationFailed
+    config_cache.invalidate(fresh)
+    return fresh
+
+
+def _is_live(profile: Known, caller: Caller) -> bool:
+    """Whether the profile's account still honours the caller's token."""
+    return profile.is_active and profile.token_version == caller.token_version
+
+
+def _require_live_account(request: Request) -> None:
+    """Makes sure that a caller who beats for nobody of its own still is one."""
+    caller = request.caller
+    accounts = get_user_model().objects.filter(id=caller.account_id)
+    if caller.profile_id is not None:
+        # The device of a child that was deleted has no account any more.
+        accounts = accounts.filter(profiles__id=caller.profile_id)
+    request.round_trips += 1
+    require_live(_retrying(accounts.first), caller)
+
+
+def _retrying(query: Callable[[], T]) -> T:
+    """Runs what may be sent twice; a connection that died in the meantime is made anew, once.
+
+    This is what the hot path has instead of a health check on every request.
     """
     _skip_health_check()
     try:
         return query()
     except (OperationalError, InterfaceError):
-        lost = connection.connection is None or connection.connection.closed
-        if connection.in_atomic_block or not lost:
+        if connection.in_atomic_block or not _is_lost():
             raise
         connection.close()
         _skip_health_check()
         return query()
 
 
+def _is_lost() -> bool:
+    return connection.connection is None or connection.connection.closed
+
+
 def _skip_health_check() -> None:
     """Django would send a `SELECT 1` before the first query of every request."""
     connection.health_check_done = True  # type: ignore[attr-defined]
-
-
-def _known_sessions(session_ids: Iterable[UUID], caller: Caller) -> dict[UUID, _Known]:
-    """The caller's sessions among those, by id, as they stand; locks nothing."""
-    rows = (
-        _sessions_of(caller)
-        .filter(id__in=session_ids)
-        .select_related("profile__account", "profile__viewing_time_config", "title")
-        .only(
-            *("profile__account__is_active", "profile__account__token_version"),
-            *("profile__is_kids", "profile__account_id"),
-            *("profile__viewing_time_config__" + name for name in ledgers.CONFIG_FIELDS),
-            *("title__is_educational", "title__withdrawn_at"),
-            *(field.attname for field in ViewingSession._meta.concrete_fields),
-        )
-        .annotate(now=ClockTimestamp())
-    )
-    known = {}
-    for row in rows:
-        profile = row.profile
-        require_live(profile.account, caller)
-        config = getattr(profile, "viewing_time_config", None)
-        known[row.id] = _Known(
-            session=ledgers.session_of(row),
-            viewer=ledgers.viewer_of(config) if profile.is_kids else ADULT,
-            is_configured=config is not None or not profile.is_kids,
-            profile_id=profile.id,
-            now=row.now,
-        )
-    return known
-
-
-def _sessions_of(caller: Caller) -> QuerySet[ViewingSession]:
-    """The sessions a caller reaches: a parent those of the household, a child's device its own."""
-    sessions = ViewingSession.objects.filter(profile__account_id=caller.account_id)
-    return sessions if caller.profile_id is None else sessions.filter(profile_id=caller.profile_id)
-
-
-def _looks_steady(beat: Heartbeat, known: _Known) -> bool:
-    """Whether the look-up lets one statement do the beat; that statement judges again."""
-    if beat.profile_id != known.profile_id or not known.is_configured:
-        return False
-    title = Title(beat.title_id)
-    return ledger.is_steady(known.session, known.viewer, _beat(beat, title), known.now)
 
 
 def _beat(heartbeat: Heartbeat, title: Title | None) -> Beat:
@@ -178,92 +330,69 @@ def _beat(heartbeat: Heartbeat, title: Title | None) -> Beat:
     )
 
 
-def _credit_steady(
-    heartbeats: dict[int, Heartbeat], known: dict[int, _Known]
-) -> dict[int, Answer | Problem]:
-    """Credits steady beats in one statement; those that turn out not to be are not answered."""
-    days = [k.viewer.schedule.bounds(k.session.reset_date) for k in known.values()]
-    limits = [
-        ledgers.limit_seconds(k.viewer.limit(day.date))
-        for k, day in zip(known.values(), days, strict=True)
-    ]
-    with connection.cursor() as cursor:
-        cursor.execute(
-            sql.CREDIT_STEADY,
-            {
-                "session_ids": [k.session.id for k in known.values()],
-                "profile_ids": [k.profile_id for k in known.values()],
-                "title_ids": [beat.title_id for beat in heartbeats.values()],
-                "device_ids": [beat.device_id for beat in heartbeats.values()],
-                "paused": [beat.is_paused for beat in heartbeats.values()],
-                "exempting": [k.viewer.educational_exempt for k in known.values()],
-                "days": [day.date for day in days],
-                "ends": [day.ends_at for day in days],
-                "limits": limits,
-            },
-        )
-        rows = {row[0]: row[1:] for row in cursor.fetchall()}
-    answers: dict[int, Answer | Problem] = {}
-    for index, found in known.items():
-        row = rows.get(found.session.id)
-        if row is None:
-            continue
-        beat_at, paused_at, used, educational, granted, override, limit_seconds = row
-        session, viewer = found.session, found.viewer
-        balance = None
-        if viewer.is_kids:
-            balance = Balance(
-                session.reset_date,
-                used=ledgers.amount(used),
-                educational=ledgers.amount(educational),
-                granted=ledgers.amount(granted),
-                is_unlimited_override=override,
-                limit=ledgers.limit_of(limit_seconds),
-            )
-        answers[index] = ledger.told(
-            session_id=session.id,
-            balance=balance,
-            is_educational=session.is_educational,
-            is_exempt=viewer.exempts(session.is_educational),
-            paused_for=None if paused_at is None else beat_at - paused_at,
-        )
-    return answers
+def decide(requests: Sequence[Request], *, wait: bool = True) -> None:
+    """Locks the profiles of the beats that have no answer yet, lets the rules decide, writes back.
+
+    One transaction for all; `credit` has made sure that the profiles are the callers'. With `wait`
+    false the profiles that somebody else holds are left out, their beats without an answer.
+    Raises database errors; nothing is booked then, unless the answer to the COMMIT was lost.
+    """
+    beats_of: dict[UUID, list[tuple[Request, int]]] = defaultdict(list)
+    for request in requests:
+        for index, beat in enumerate(request.heartbeats):
+            if index not in request.answers:
+                beats_of[beat.profile_id].append((request, index))
+    if not beats_of:
+        return
+    _skip_health_check()
+    writing = False
+
+    def begin_writing() -> None:
+        nonlocal writing
+        writing = True
+
+    try:
+        _decide(beats_of, requests[0], wait=wait, begin_writing=begin_writing)
+    except (OperationalError, InterfaceError):
+        # A connection that died before anything was written is no reason to refuse.
+        if writing or connection.in_atomic_block or not _is_lost():
+            raise
+        connection.close()
+        _skip_health_check()
+        _decide(beats_of, requests[0], wait=wait, begin_writing=begin_writing)
 
 
 def _decide(
-    heartbeats: dict[int, Heartbeat], caller: Caller, known_profiles: set[UUID]
-) -> dict[int, Answer | Problem]:
-    """Locks the beats' profiles, lets the rules decide beat after beat, and writes back."""
-    unknown = {beat.profile_id for beat in heartbeats.values()} - known_profiles
-    if unknown or not known_profiles:
-        known_profiles = known_profiles | _reconnecting(lambda: _own_profiles(unknown, caller))
-    answers: dict[int, Answer | Problem] = {}
-    beats_of: dict[UUID, list[int]] = defaultdict(list)
-    for index, beat in heartbeats.items():
-        if beat.profile_id in known_profiles:
-            beats_of[beat.profile_id].append(index)
-        else:
-            answers[index] = not_found()
-    if not beats_of:
-        return answers
-    wanted = [heartbeats[index] for indexes in beats_of.values() for index in indexes]
+    beats_of: Mapping[UUID, Sequence[tuple[Request, int]]],
+    first: Request,
+    *,
+    wait: bool,
+    begin_writing: Callable[[], None],
+) -> None:
+    wanted = [
+        request.heartbeats[index] for beats in beats_of.values() for request, index in beats
+    ]
+    answers: list[tuple[Request, int, Answer | Problem]] = []
     with transaction.atomic():
         held = ledgers.hold(
             beats_of,
             session_ids={b.session_id for b in wanted if b.session_id is not None},
             title_ids={b.title_id for b in wanted},
+            wait=wait,
         )
+        steady.note_clock(held.now)
         after: dict[UUID, Ledger] = {}
-        for profile_id, indexes in beats_of.items():
+        for profile_id, beats in beats_of.items():
             book = held.ledgers.get(profile_id)
-            for index in indexes:
+            for request, index in beats:
                 if book is None:
-                    # Deleted since it was looked up.
-                    answers[index] = not_found()
+                    if wait:
+                        # Deleted since it was looked up.
+                        answers.append((request, index, not_found()))
                     continue
-                sent = heartbeats[index]
+                sent = request.heartbeats[index]
                 try:
-                    book, answers[index] = ledger.transition(
+                    book, answer = ledger.transition(
                         book,
                         held.viewers[profile_id],
                         _beat(sent, held.titles.get(sent.title_id)),
@@ -271,28 +400,23 @@ def _decide(
                         uuid4,
                     )
                     after[profile_id] = book
+                    answers.append((request, index, answer))
                 except (ledger.TitleNotFound, ledger.SessionNotFound):
-                    answers[index] = not_found()
+                    answers.append((request, index, not_found()))
+        begin_writing()
         ledgers.write_back(held, after)
-    return answers
+    first.round_trips += 4
+    unconfigured = held.unconfigured & after.keys()
+    if unconfigured:
+        config_cache.invalidate(unconfigured)
+    for request, index, answer in answers:
+        request.answers[index] = answer
 
 
-def _own_profiles(profile_ids: Iterable[UUID], caller: Caller) -> set[UUID]:
-    """Those of the profiles that are the caller's; also makes sure that the caller still is."""
-    wanted = set(profile_ids)
-    if caller.profile_id is not None:
-        wanted = {caller.profile_id}
-    profiles = list(
-        Profile.objects.filter(account_id=caller.account_id, id__in=wanted)
-        .select_related("account")
-        .only("account__is_active", "account__token_version")
-    )
-    account = profiles[0].account if profiles else None
-    if account is None and caller.is_parent:
-        account = get_user_model().objects.filter(id=caller.account_id).first()
-    # The device of a child that was deleted has no account any more.
-    require_live(account, caller)
-    return {profile.id for profile in profiles}
+def _sessions_of(caller: Caller) -> QuerySet[ViewingSession]:
+    """The sessions a caller reaches: a parent those of the household, a child's device its own."""
+    sessions = ViewingSession.objects.filter(profile__account_id=caller.account_id)
+    return sessions if caller.profile_id is None else sessions.filter(profile_id=caller.profile_id)
 
 
 def end(session_id: UUID, caller: Caller) -> Ended:
@@ -300,17 +424,15 @@ def end(session_id: UUID, caller: Caller) -> Ended:
 
     Raises a 404 `Problem` where the session is not the caller's.
     """
-    owner = _reconnecting(
-        lambda: (
-            _sessions_of(caller)
-            .filter(id=session_id)
-            .select_related("profile__account")
-            .only("profile__account__is_active", "profile__account__token_version")
-            .first()
-        )
+    owner = _retrying(
+        _sessions_of(caller)
+        .filter(id=session_id)
+        .select_related("profile__account")
+        .only("profile__account__is_active", "profile__account__token_version")
+        .first
     )
     if owner is None:
-        _own_profiles((), caller)
+        _require_live_account(Request((), caller))
         raise not_found()
     require_live(owner.profile.account, caller)
     with transaction.atomic():

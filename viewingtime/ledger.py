@@ -263,6 +263,33 @@ def told(
     )
 
 
+def told_in_microseconds(
+    *,
+    session_id: UUID | None,
+    used: int | None,
+    remaining: int | None,
+    paused_for: int | None,
+    is_educational: bool,
+    is_exempt: bool,
+) -> Answer:
+    """What `told` answers, from the whole microseconds that a statement gives.
+
+    `used` None: an adult's. `remaining` may be below zero, None = unlimited.
+    """
+    balance = None
+    if used is not None:
+        # Only the difference matters: a day of which so much is used, and so much is left.
+        limit = None if remaining is None else timedelta(microseconds=used + remaining)
+        balance = Balance(date.min, used=timedelta(microseconds=used), limit=limit)
+    return told(
+        session_id=session_id,
+        balance=balance,
+        is_educational=is_educational,
+        is_exempt=is_exempt,
+        paused_for=None if paused_for is None else timedelta(microseconds=paused_for),
+    )
+
+
 class _Book:
     """A working copy of a ledger, in which one event is booked."""
 

@@ -13,6 +13,7 @@ from uuid import UUID
 import msgspec
 from django.db import connection, transaction
 
+from parentalcontrols.config_cache import Config
 from parentalcontrols.models import (
     DEFAULT_RESET_HOUR,
     DEFAULT_TIMEZONE,
@@ -106,16 +107,19 @@ def limit_seconds(limit: timedelta | None) -> int | None:
     return None if limit is None else int(limit.total_seconds())
 
 
-def viewer_of(config: ViewingTimeConfig | _Config | None) -> Viewer:
+def viewer_of(config: ViewingTimeConfig | Config | _Config | None) -> Viewer:
     """The rules a child watches under; without a config those of the defaults."""
     config = config or _Config()
     weekday, weekend = config.weekday_limit_minutes, config.weekend_limit_minutes
+    earlier = config.earlier_schedules
+    if isinstance(earlier, str):
+        earlier = msgspec.json.decode(earlier)
     return Viewer(
         is_kids=True,
         weekday_limit=None if weekday is None else timedelta(minutes=weekday),
         weekend_limit=None if weekend is None else timedelta(minutes=weekend),
         educational_exempt=config.educational_exempt,
-        schedule=Schedule.of(config.reset_hour, config.timezone, config.earlier_schedules),
+        schedule=Schedule.of(config.reset_hour, config.timezone, earlier),
     )
 
 
@@ -159,22 +163,25 @@ def hold(
     *,
     session_ids: Iterable[UUID] = (),
     title_ids: Iterable[UUID] = (),
+    wait: bool = True,
 ) -> Held:
     """Locks profiles until the transaction ends and reads what the rules need.
 
     One statement; a second one where somebody else changed a profile while we waited for it.
-    Profiles, sessions and titles that do not exist are missing in the answer.
+    Profiles, sessions and titles that do not exist are missing in the answer; without `wait` the
+    profiles that somebody else holds, too.
     """
+    statement = sql.LOCK_AND_READ if wait else sql.LOCK_FREE_AND_READ
     parameters = {
         "profile_ids": list(profile_ids),
         "session_ids": list(session_ids),
         "title_ids": list(title_ids),
     }
     with connection.cursor() as cursor:
-        cursor.execute(sql.LOCK_AND_READ, parameters)
+        cursor.execute(statement, parameters)
         row = cursor.fetchone()
         if not row[1]:
-            cursor.execute(sql.LOCK_AND_READ, parameters)
+            cursor.execute(statement, parameters)
             row = cursor.fetchone()
     now, _, profiles, sessions, balances, titles = row
     viewers: dict[UUID, Viewer] = {}

@@ -4,6 +4,7 @@ The beats are decoded by msgspec, whose types are the validation; the serializer
 shape describe them in the OpenAPI document.
 """
 
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Annotated, Any, Literal
 from uuid import UUID
@@ -60,6 +61,42 @@ class HeartbeatBody(msgspec.Struct):
             session_id=self.session_id,
             is_paused=self.is_paused,
         )
+
+
+class HeartbeatBatchBody(msgspec.Struct):
+    """A batch's body."""
+
+    heartbeats: Annotated[list[HeartbeatBody], msgspec.Meta(min_length=1, max_length=MOST_HEARTBEATS)]
+
+
+_decode_heartbeat = msgspec.json.Decoder(HeartbeatBody).decode
+_decode_heartbeats = msgspec.json.Decoder(HeartbeatBatchBody).decode
+_encode = msgspec.json.Encoder().encode
+
+
+def decode_heartbeats(body: bytes, *, is_batch: bool) -> list[Heartbeat] | None:
+    """The beats of a request's body; None where anything is wrong with one of them."""
+    try:
+        if is_batch:
+            return [beat.heartbeat() for beat in _decode_heartbeats(body).heartbeats]
+        return [_decode_heartbeat(body).heartbeat()]
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
+        return None
+
+
+def encode_answers(answers: Sequence[Answer | Problem], *, is_batch: bool) -> bytes:
+    """The body of the answer; raises the `Problem` of a beat that came alone."""
+    if not is_batch:
+        (answer,) = answers
+        if isinstance(answer, Problem):
+            raise answer
+        return _encode(answer_body(answer))
+    return _encode({"results": [result_body(answer) for answer in answers]})
+
+
+def result_body(result: Answer | Problem) -> dict[str, Any]:
+    """What a batch's answer says of one beat."""
+    return problem_body(result) if isinstance(result, Problem) else answer_body(result)
 
 
 def read_heartbeat(document: dict[str, Any]) -> Heartbeat:

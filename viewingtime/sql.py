@@ -10,12 +10,14 @@ Amounts travel as whole microseconds; values are always bound.
 
 #: Credits beats that only add to their session and its day, or use the day up.
 #:
-#: Locks the sessions (by id), and then, by the upsert, their balances (by profile and day). The
-#: clock is read when the sessions' locks are held, so that N copies of a beat, which queue for
-#: the lock, credit the interval once: a waiting copy finds the moved `last_heartbeat_at`.
-#: A beat that is not steady after all (judged by the row as it is under the lock) is not
-#: answered here and left as it was. The rules: domain.md section 2; `viewingtime.ledger` tells
-#: the same in Python, and a test holds the two against each other.
+#: Locks the sessions (by id), and then, by the upsert, their balances (by profile and day). A
+#: session that somebody else holds is skipped: a copy of the same beat, an end, a grant. Its beat
+#: is not answered here, so one that has to wait keeps no other waiting. The clock is read when
+#: the locks are held: whoever moves `last_heartbeat_at` next reads it later.
+#: A beat that is not steady after all (judged by the row as it is under the lock, and by the
+#: database's clock) is not answered either, and left as it was. The rules: domain.md section 2;
+#: `viewingtime.ledger` tells the same in Python, and a test holds the two against each other.
+#: Answers by the beats' places, from 1.
 CREDIT_STEADY = """
 WITH beats AS (
     SELECT *
@@ -23,15 +25,15 @@ WITH beats AS (
         %(session_ids)s::uuid[], %(profile_ids)s::uuid[], %(title_ids)s::uuid[],
         %(device_ids)s::text[], %(paused)s::boolean[], %(exempting)s::boolean[],
         %(days)s::date[], %(ends)s::timestamptz[], %(limits)s::integer[]
-    ) AS b (
+    ) WITH ORDINALITY AS b (
         session_id, profile_id, title_id, device_id, is_paused, exempts, reset_date, day_ends_at,
-        limit_seconds
+        limit_seconds, place
     )
 ),
 locked AS MATERIALIZED (
     SELECT
         s.id, s.profile_id, s.reset_date, s.last_heartbeat_at, s.paused_at, s.is_kids,
-        b.is_paused, b.day_ends_at, b.limit_seconds,
+        s.is_educational, b.place, b.is_paused, b.day_ends_at, b.limit_seconds,
         s.is_kids AND s.is_educational AND b.exempts AS is_exempt
     FROM viewing_sessions AS s
     JOIN beats AS b ON b.session_id = s.id
@@ -41,14 +43,14 @@ locked AS MATERIALIZED (
         AND s.device_id = b.device_id
         AND s.reset_date = b.reset_date
     ORDER BY s.id
-    FOR NO KEY UPDATE OF s
+    FOR NO KEY UPDATE OF s SKIP LOCKED
 ),
 clock AS MATERIALIZED (
     SELECT clock_timestamp() AS now FROM (SELECT count(*) FROM locked) AS all_locked
 ),
 steady AS MATERIALIZED (
     SELECT
-        l.*,
+        l.*, c.now,
         greatest(c.now, l.last_heartbeat_at) AS beat_at,
         extract(epoch FROM greatest(
             interval '0',
@@ -77,10 +79,10 @@ booked AS (
         used_seconds = b.used_seconds + excluded.used_seconds,
         educational_seconds = b.educational_seconds + excluded.educational_seconds
     RETURNING
-        b.profile_id, b.used_seconds, b.educational_seconds, b.granted_seconds,
-        b.is_unlimited_override, b.limit_seconds,
-        NOT b.is_unlimited_override
-            AND b.limit_seconds + b.granted_seconds - b.used_seconds <= 0 AS is_used_up
+        b.profile_id, b.used_seconds,
+        CASE WHEN NOT b.is_unlimited_override
+            THEN b.limit_seconds + b.granted_seconds - b.used_seconds
+        END AS remaining
 ),
 credited AS (
     UPDATE viewing_sessions AS s SET
@@ -89,22 +91,19 @@ credited AS (
         total_seconds = s.total_seconds + t.credit,
         educational_seconds = s.educational_seconds
             + CASE WHEN t.is_exempt THEN t.credit ELSE 0 END,
-        ended_at = CASE WHEN k.is_used_up AND NOT t.is_exempt THEN t.beat_at END,
-        end_reason = CASE WHEN k.is_used_up AND NOT t.is_exempt THEN 'exhausted' END
+        ended_at = CASE WHEN k.remaining <= 0 AND NOT t.is_exempt THEN t.beat_at END,
+        end_reason = CASE WHEN k.remaining <= 0 AND NOT t.is_exempt THEN 'exhausted' END
     FROM steady AS t
     LEFT JOIN booked AS k ON k.profile_id = t.profile_id
     WHERE s.id = t.id
-    RETURNING s.id, s.last_heartbeat_at, s.paused_at
+    RETURNING
+        t.place, t.is_educational, t.is_exempt,
+        (k.used_seconds * 1000000)::bigint,
+        (k.remaining * 1000000)::bigint,
+        (extract(epoch FROM s.last_heartbeat_at - s.paused_at) * 1000000)::bigint,
+        (extract(epoch FROM t.now) * 1000000)::bigint
 )
-SELECT
-    c.id, c.last_heartbeat_at, c.paused_at,
-    (k.used_seconds * 1000000)::bigint,
-    (k.educational_seconds * 1000000)::bigint,
-    (k.granted_seconds * 1000000)::bigint,
-    k.is_unlimited_override, k.limit_seconds
-FROM credited AS c
-JOIN steady AS t ON t.id = c.id
-LEFT JOIN booked AS k ON k.profile_id = t.profile_id
+SELECT * FROM credited
 """
 
 #: Locks and reads all that the rules must know of some profiles, and the instant of that.
@@ -200,6 +199,12 @@ SELECT
         'is_withdrawn', coalesce(t.withdrawn_at <= clock_timestamp(), false)
     )), '[]')::text FROM titles AS t WHERE t.id = ANY(%(title_ids)s::uuid[]))
 """
+
+#: The same for those of the profiles that nobody else holds: one that has to be waited for keeps no
+#: other waiting. The profiles that are missing in the answer are held, or are not there.
+LOCK_FREE_AND_READ = LOCK_AND_READ.replace(
+    "FOR NO KEY UPDATE", "FOR NO KEY UPDATE SKIP LOCKED", 1
+)
 
 #: Writes back what the rules made of some ledgers, everything in one statement.
 #:

@@ -19,7 +19,7 @@ from parentalcontrols.models import Title
 from parentalcontrols.problems import Problem, invalid, not_found
 from parentalcontrols.views import HASHING_REQUEST_SECONDS, BoundedView, actor_of, caller_of
 from pins import verification
-from viewingtime import grants, heartbeats, ledger, ledgers, limits
+from viewingtime import gathering, grants, heartbeats, ledger, ledgers, limits
 from viewingtime.heartbeats import ClockTimestamp
 from viewingtime.ledger import Enforcement, Reason
 from viewingtime.serializers import (
@@ -36,9 +36,9 @@ from viewingtime.serializers import (
     ViewingTimeConfigSerializer,
     answer_body,
     minutes,
-    problem_body,
     read_heartbeat,
     read_heartbeats,
+    result_body,
 )
 
 
@@ -69,7 +69,7 @@ class HeartbeatView(PlayerView):
     )
     def post(self, request: Request) -> Response:
         beat = read_heartbeat(body_of(request))
-        answer = heartbeats.process([beat], caller_of(request))[0]
+        answer = gathering.process([beat], caller_of(request))[0]
         if isinstance(answer, Problem):
             raise answer
         return Response(answer_body(answer))
@@ -86,16 +86,9 @@ class HeartbeatBatchView(PlayerView):
     def post(self, request: Request) -> Response:
         beats = read_heartbeats(body_of(request))
         good = [beat for beat in beats if not isinstance(beat, Problem)]
-        answers = iter(heartbeats.process(good, caller_of(request)))
+        answers = iter(gathering.process(good, caller_of(request)))
         results = [beat if isinstance(beat, Problem) else next(answers) for beat in beats]
-        return Response(
-            {
-                "results": [
-                    problem_body(result) if isinstance(result, Problem) else answer_body(result)
-                    for result in results
-                ]
-            }
-        )
+        return Response({"results": [result_body(result) for result in results]})
 
 
 class SessionEndView(PlayerView):

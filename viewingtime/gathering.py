@@ -1,0 +1,228 @@
+"""Group commit: beats that arrive in a web process while a statement runs form the next one.
+
+A request puts its beats into a queue and waits. One greenlet, with a database connection of its
+own, takes all that have gathered, credits them in one statement, answers, and takes the next.
+Nothing is ever delayed for company: a lone beat on an idle server is taken at once. What is not
+steady goes on to the next queue, where beats are decided together in one transaction; there a
+profile that somebody else holds is left out, and waited for apart.
+
+Both queues are bounded, and so is the time in them: past that a 503 is honest, and cheap. A beat
+that fails takes no other with it.
+
+Only web processes of greenlets gather (`start`); elsewhere `process` is `heartbeats.process`,
+since handing work between operating system threads costs more than it saves (docs/performance.md).
+"""
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from django.conf import settings
+from django.db import InterfaceError, OperationalError, close_old_connections, connection
+
+from parentalcontrols.authentication import Caller
+from parentalcontrols.postgresql import deadline
+from parentalcontrols.problems import Problem, unavailable
+from viewingtime import heartbeats
+from viewingtime.heartbeats import Heartbeat, Request
+from viewingtime.ledger import Answer
+
+logger = logging.getLogger(__name__)
+
+#: The most beats of one statement, unless a single request has more.
+MOST_BEATS: Final = 500
+#: The most requests that wait in a queue.
+MOST_REQUESTS: Final = 1000
+#: The most profiles that somebody holds and that are waited for at the same time.
+MOST_HELD: Final = 8
+#: Seconds that are always left for a statement, however long its beats have waited.
+_LEAST_SECONDS: Final = 0.2
+
+
+class _Waiting:
+    """A request in a queue, and how to wake who waits for it."""
+
+    __slots__ = ("done", "profile_ids", "request", "since")
+
+    def __init__(self, request: Request, done: Any) -> None:
+        self.request = request
+        self.done = done
+        self.since = time.monotonic()
+        beats = request.heartbeats
+        self.profile_ids = {beats[0].profile_id} if len(beats) == 1 else request.profile_ids
+
+
+Step = Callable[[Sequence[_Waiting]], None]
+
+
+class _Queue:
+    """Requests that gather while a step runs, and the greenlet that takes them to it."""
+
+    def __init__(self, name: str, step: Step) -> None:
+        from gevent.event import Event
+
+        self._name = name
+        self._step = step
+        self._waiting: deque[_Waiting] = deque()
+        self._arrived = Event()
+
+    def put(self, waiting: _Waiting) -> bool:
+        """Adds a request; False where the queue is full."""
+        if len(self._waiting) >= MOST_REQUESTS:
+            return False
+        self._waiting.append(waiting)
+        self._arrived.set()
+        return True
+
+    def run(self) -> None:
+        """Takes what has gathered, again and again."""
+        while True:
+            batch = self._take()
+            if not batch:
+                self._arrived.clear()
+                self._arrived.wait()
+                continue
+            try:
+                self._step(batch)
+            except Exception as error:
+                # A fault of ours: those who wait are told, and the next are taken.
+                logger.exception("gathering_failed", extra={"queue": self._name})
+                for waiting in batch:
+                    waiting.request.error = waiting.request.error or error
+                    waiting.done.set()
+
+    def _take(self) -> list[_Waiting]:
+        """The next ones, in order: none that nobody waits for any more, no profile twice."""
+        batch: list[_Waiting] = []
+        left: list[_Waiting] = []
+        profile_ids: set[Any] = set()
+        beats = 0
+        queue = self._waiting
+        while queue:
+            waiting = queue[0]
+            if batch and beats + len(waiting.request.heartbeats) > MOST_BEATS:
+                break
+            queue.popleft()
+            if waiting.done is None:
+                continue
+            if profile_ids.isdisjoint(waiting.profile_ids):
+                profile_ids |= waiting.profile_ids
+                beats += len(waiting.request.heartbeats)
+                batch.append(waiting)
+            else:
+                left.append(waiting)
+        queue.extendleft(reversed(left))
+        return batch
+
+
+class _Gathering:
+    """The queues of one process."""
+
+    def __init__(self) -> None:
+        from gevent.pool import Pool
+
+        self.arriving = _Queue("arriving", self._credit)
+        self.deciding = _Queue("deciding", self._decide)
+        self._held = Pool(MOST_HELD)
+
+    def start(self) -> None:
+        from gevent import spawn
+
+        for _ in range(settings.HEARTBEAT_CREDITORS):
+            spawn(self.arriving.run)
+        for _ in range(settings.HEARTBEAT_DECIDERS):
+            spawn(self.deciding.run)
+
+    def process(self, beats: Sequence[Heartbeat], caller: Caller) -> list[Answer | Problem]:
+        from gevent.event import Event
+
+        request = Request(beats, caller)
+        waiting = _Waiting(request, Event())
+        if not self.arriving.put(waiting):
+            raise unavailable()
+        done = waiting.done
+        if not done.wait(settings.REQUEST_DEADLINE_MS / 1000):
+            # Nobody waits any more; what is under way may yet be booked, once.
+            waiting.done = None
+            raise unavailable()
+        return request.result()
+
+    def _credit(self, batch: Sequence[_Waiting]) -> None:
+        _together(batch, lambda requests: heartbeats.credit(requests))
+        for waiting in batch:
+            if waiting.request.is_answered:
+                _wake(waiting)
+            elif not self.deciding.put(waiting):
+                waiting.request.give_up(unavailable())
+                _wake(waiting)
+
+    def _decide(self, batch: Sequence[_Waiting]) -> None:
+        wait = len(batch) == 1 and self._held.free_count() == 0
+        _together(batch, lambda requests: heartbeats.decide(requests, wait=wait))
+        for waiting in batch:
+            if waiting.request.is_answered:
+                _wake(waiting)
+            elif self._held.free_count():
+                self._held.spawn(self._decide_alone, waiting)
+            else:
+                waiting.request.give_up(unavailable())
+                _wake(waiting)
+
+    def _decide_alone(self, waiting: _Waiting) -> None:
+        """Waits for a profile that somebody else holds."""
+        try:
+            _together([waiting], heartbeats.decide)
+        finally:
+            close_old_connections()
+            connection.close()
+            _wake(waiting)
+
+
+def _wake(waiting: _Waiting) -> None:
+    if waiting.done is not None:
+        waiting.done.set()
+
+
+def _together(batch: Sequence[_Waiting], step: Callable[[Sequence[Request]], None]) -> None:
+    """Takes a step for all requests at once; where that fails for one's sake, for each alone."""
+    oldest = min(waiting.since for waiting in batch)
+    left = settings.REQUEST_DEADLINE_MS / 1000 - (time.monotonic() - oldest)
+    with deadline.within(max(_LEAST_SECONDS, left)):
+        try:
+            step([waiting.request for waiting in batch])
+        except (OperationalError, InterfaceError) as error:
+            for waiting in batch:
+                if not waiting.request.is_answered:
+                    waiting.request.give_up(error)
+            return
+        except Exception as error:
+            if len(batch) == 1:
+                batch[0].request.error = error
+                return
+            logger.warning("heartbeats_taken_apart", extra={"cause": type(error).__name__})
+        else:
+            return
+    for waiting in batch:
+        _together([waiting], step)
+
+
+_gathering: _Gathering | None = None
+
+
+def start() -> None:
+    """Lets this process gather; it has to be one of greenlets."""
+    global _gathering  # noqa: PLW0603 - one for the whole process
+    _gathering = _Gathering()
+    _gathering.start()
+
+
+def process(beats: Sequence[Heartbeat], caller: Caller) -> list[Answer | Problem]:
+    """What `heartbeats.process` does, together with whoever else beats at the moment.
+
+    Raises a 503 `Problem` where too many wait, or no answer came in time.
+    """
+    if _gathering is None:
+        return heartbeats.process(beats, caller)
+    return _gathering.process(beats, caller)
