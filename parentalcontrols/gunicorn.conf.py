@@ -1,7 +1,7 @@
 # ruff: noqa: N999 - gunicorn's own name for this file
 """How gunicorn serves the application; every value comes from the environment.
 
-Threads, because a request waits for the database most of its time. The application is loaded in
+Greenlets, because they let heartbeats gather (docs/performance.md). The application is loaded in
 each worker and not before the fork: a connection opened in the master would be shared by all.
 """
 
@@ -34,7 +34,10 @@ _host = os.environ.get("BIND_HOST", "127.0.0.1")
 _port = os.environ.get("PORT", "8000")
 bind = f"[{_host}]:{_port}" if ":" in _host else f"{_host}:{_port}"
 
-worker_class = os.environ.get("WORKER_CLASS", "gevent")
+if os.environ.get("WORKER_CLASS", "gevent") == "gevent":
+    worker_class = "parentalcontrols.worker.Worker"
+else:
+    worker_class = "gthread"
 worker_connections = 4096
 workers = int(os.environ.get("WORKERS", "2"))
 threads = int(os.environ.get("THREADS", "16"))
@@ -65,12 +68,9 @@ loglevel = os.environ.get("LOG_LEVEL", "warning").lower()
 
 
 def post_worker_init(worker: Any) -> None:
-    """Pay for the first connection before the first request does.
+    """Pay for connections, prepared statements and imports before the first request does."""
+    from django.conf import settings
+    from django.utils.module_loading import import_string
 
-    A database that is away is no reason not to start: the service answers 503 until it is back.
-    """
-    from parentalcontrols.wsgi import application
-    from viewingtime import gathering
-
-    if worker_class == "gevent":
-        gathering.start()
+    for name in settings.WEB_PROCESS_STARTS:
+        import_string(name)()

@@ -107,7 +107,7 @@ def _database() -> dict[str, Any]:
     # Prepared statements are kept per connection (T020); PgBouncer before 1.21 cannot do that.
     prepared = _flag("DATABASE_PREPARED", default=True)
     options["server_side_binding"] = prepared
-    options["prepare_threshold"] = 2 if prepared else None
+    options["prepare_threshold"] = PREPARE_THRESHOLD if prepared else None
     return {
         "ENGINE": "parentalcontrols.postgresql",
         "NAME": name,
@@ -175,6 +175,9 @@ def _origins(name: str) -> list[str]:
             )
     return origins
 
+
+# A statement is prepared when it was sent so many times.
+PREPARE_THRESHOLD = 2
 
 DEMO = _flag("DEMO")
 DEBUG = False
@@ -253,6 +256,8 @@ ROOT_URLCONF = "parentalcontrols.urls"
 WSGI_APPLICATION = "parentalcontrols.wsgi.application"
 # What answers a request before Django does, if it can.
 PLAIN_REQUESTS = "viewingtime.plain_beats.answer"
+# Called in each web process before its first request.
+WEB_PROCESS_STARTS = ["viewingtime.gathering.start"]
 APPEND_SLASH = True
 TEMPLATES = [
     {

@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from django.conf import settings
-from django.db import InterfaceError, OperationalError, close_old_connections, connection
+from django.db import DatabaseError, InterfaceError, OperationalError, connection
 
 from parentalcontrols.authentication import Caller
 from parentalcontrols.postgresql import deadline
@@ -39,6 +39,8 @@ MOST_REQUESTS: Final = 1000
 MOST_HELD: Final = 8
 #: Seconds that are always left for a statement, however long its beats have waited.
 _LEAST_SECONDS: Final = 0.2
+#: Seconds that a start waits for the database.
+_REHEARSAL_SECONDS: Final = 3.0
 
 
 class _Waiting:
@@ -60,11 +62,12 @@ Step = Callable[[Sequence[_Waiting]], None]
 class _Queue:
     """Requests that gather while a step runs, and the greenlet that takes them to it."""
 
-    def __init__(self, name: str, step: Step) -> None:
+    def __init__(self, name: str, step: Step, rehearse: Callable[[], None]) -> None:
         from gevent.event import Event
 
         self._name = name
         self._step = step
+        self._rehearse = rehearse
         self._waiting: deque[_Waiting] = deque()
         self._arrived = Event()
 
@@ -76,8 +79,16 @@ class _Queue:
         self._arrived.set()
         return True
 
-    def run(self) -> None:
-        """Takes what has gathered, again and again."""
+    def run(self, warm: Any) -> None:
+        """Takes what has gathered, again and again; tells `warm` when it is ready to."""
+        try:
+            with deadline.within(_REHEARSAL_SECONDS):
+                self._rehearse()
+        except DatabaseError as error:
+            cause = type(error.__cause__ or error).__name__
+            logger.warning("database_unavailable_at_start", extra={"cause": cause})
+        finally:
+            warm.release()
         while True:
             batch = self._take()
             if not batch:
@@ -91,7 +102,7 @@ class _Queue:
                 logger.exception("gathering_failed", extra={"queue": self._name})
                 for waiting in batch:
                     waiting.request.error = waiting.request.error or error
-                    waiting.done.set()
+                    _wake(waiting)
 
     def _take(self) -> list[_Waiting]:
         """The next ones, in order: none that nobody waits for any more, no profile twice."""
@@ -123,17 +134,21 @@ class _Gathering:
     def __init__(self) -> None:
         from gevent.pool import Pool
 
-        self.arriving = _Queue("arriving", self._credit)
-        self.deciding = _Queue("deciding", self._decide)
+        self.arriving = _Queue("arriving", self._credit, heartbeats.rehearse_credit)
+        self.deciding = _Queue("deciding", self._decide, heartbeats.rehearse_decide)
         self._held = Pool(MOST_HELD)
 
     def start(self) -> None:
         from gevent import spawn
+        from gevent.lock import Semaphore
 
-        for _ in range(settings.HEARTBEAT_CREDITORS):
-            spawn(self.arriving.run)
-        for _ in range(settings.HEARTBEAT_DECIDERS):
-            spawn(self.deciding.run)
+        warm = Semaphore(0)
+        runners = [self.arriving.run] * settings.HEARTBEAT_CREDITORS
+        runners += [self.deciding.run] * settings.HEARTBEAT_DECIDERS
+        for run in runners:
+            spawn(run, warm)
+        for _ in runners:
+            warm.acquire(timeout=2 * _REHEARSAL_SECONDS)
 
     def process(self, beats: Sequence[Heartbeat], caller: Caller) -> list[Answer | Problem]:
         from gevent.event import Event
@@ -175,7 +190,6 @@ class _Gathering:
         try:
             _together([waiting], heartbeats.decide)
         finally:
-            close_old_connections()
             connection.close()
             _wake(waiting)
 
@@ -212,10 +226,14 @@ _gathering: _Gathering | None = None
 
 
 def start() -> None:
-    """Lets this process gather; it has to be one of greenlets."""
+    """Lets this web process gather, where it is one of greenlets; returns when all is warm.
+
+    A database that does not answer is no reason not to start: the first beats are answered 503.
+    """
     global _gathering  # noqa: PLW0603 - one for the whole process
-    _gathering = _Gathering()
-    _gathering.start()
+    if settings.WORKER_CLASS == "gevent":
+        _gathering = _Gathering()
+        _gathering.start()
 
 
 def process(beats: Sequence[Heartbeat], caller: Caller) -> list[Answer | Problem]:

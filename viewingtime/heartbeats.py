@@ -413,6 +413,17 @@ def _decide(
         request.answers[index] = answer
 
 
+def rehearse_credit() -> None:
+    """Does once what `credit` sends, for nobody: connections are open then, statements prepared."""
+    config_cache.get(_NOBODYS, _Seen(()).load)
+    steady.credit(())
+
+
+def rehearse_decide() -> None:
+    """The same for `decide`."""
+    ledgers.rehearse()
+
+
 def _sessions_of(caller: Caller) -> QuerySet[ViewingSession]:
     """The sessions a caller reaches: a parent those of the household, a child's device its own."""
     sessions = ViewingSession.objects.filter(profile__account_id=caller.account_id)

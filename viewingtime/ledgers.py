@@ -11,6 +11,7 @@ from typing import Any
 from uuid import UUID
 
 import msgspec
+from django.conf import settings
 from django.db import connection, transaction
 
 from parentalcontrols.config_cache import Config
@@ -245,20 +246,30 @@ def write_back(held: Held, after: Mapping[UUID, Ledger]) -> None:
     unconfigured = sorted(held.unconfigured & after.keys())
     if not touched and not unconfigured:
         return
+    parameters = {
+        "now": held.now,
+        "profile_ids": touched,
+        "unconfigured_ids": unconfigured,
+        "changed": _json(changed),
+        "opened": _json(opened),
+        "booked": _json(booked),
+    }
     with connection.cursor() as cursor:
-        cursor.execute(
-            sql.WRITE_BACK,
-            {
-                "now": held.now,
-                "profile_ids": touched,
-                "unconfigured_ids": unconfigured,
-                "changed": _json(changed),
-                "opened": _json(opened),
-                "booked": _json(booked),
-            },
-        )
+        cursor.execute(sql.WRITE_BACK, parameters)
         if cursor.fetchone() != (len(changed), len(opened), len(booked)):
             raise RuntimeError("a row that is locked was not there to be written")
+
+
+def rehearse() -> None:
+    """Holds and writes nothing, as often as it takes until both statements are prepared."""
+    nothing = dict.fromkeys(("changed", "opened", "booked"), "[]")
+    for _ in range(settings.PREPARE_THRESHOLD + 1):
+        with transaction.atomic():
+            held = hold([])
+            hold([], wait=False)
+            parameters = {"now": held.now, "profile_ids": [], "unconfigured_ids": [], **nothing}
+            with connection.cursor() as cursor:
+                cursor.execute(sql.WRITE_BACK, parameters)
 
 
 def _json(rows: Sequence[Mapping[str, Any]]) -> str:

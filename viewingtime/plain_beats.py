@@ -31,6 +31,7 @@ _HEADERS: Final = [
     ("Referrer-Policy", "same-origin"),
     ("Cross-Origin-Opener-Policy", "same-origin"),
     ("X-Frame-Options", "DENY"),
+    ("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'"),
     ("Vary", "origin"),
 ]
 
@@ -40,7 +41,11 @@ def answer(environ: dict[str, Any], start_response: StartResponse) -> Iterable[b
     is_batch = PATHS.get(environ["PATH_INFO"])
     if is_batch is None or not _is_plain(environ):
         return None
-    body = environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"]))
+    try:
+        body = environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"]))
+    except Exception:
+        # The client went away, or sends nonsense: each server has its own errors for that.
+        return None
     environ["wsgi.input"] = io.BytesIO(body)
     beats = decode_heartbeats(body, is_batch=is_batch)
     if beats is None:

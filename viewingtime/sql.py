@@ -17,7 +17,10 @@ Amounts travel as whole microseconds; values are always bound.
 #: A beat that is not steady after all (judged by the row as it is under the lock, and by the
 #: database's clock) is not answered either, and left as it was. The rules: domain.md section 2;
 #: `viewingtime.ledger` tells the same in Python, and a test holds the two against each other.
-#: Answers by the beats' places, from 1.
+#: Three kinds of rows: the beats that were credited, by their places from 1; what the day of each
+#: child stands at; the clock. They are not joined here, because a plan that is made once, for
+#: however many beats, would compare each with each. For the same reason the children whose time is
+#: used up are looked for by `IN`, which is a hash.
 CREDIT_STEADY = """
 WITH beats AS (
     SELECT *
@@ -50,7 +53,7 @@ clock AS MATERIALIZED (
 ),
 steady AS MATERIALIZED (
     SELECT
-        l.*, c.now,
+        l.*,
         greatest(c.now, l.last_heartbeat_at) AS beat_at,
         extract(epoch FROM greatest(
             interval '0',
@@ -91,19 +94,29 @@ credited AS (
         total_seconds = s.total_seconds + t.credit,
         educational_seconds = s.educational_seconds
             + CASE WHEN t.is_exempt THEN t.credit ELSE 0 END,
-        ended_at = CASE WHEN k.remaining <= 0 AND NOT t.is_exempt THEN t.beat_at END,
-        end_reason = CASE WHEN k.remaining <= 0 AND NOT t.is_exempt THEN 'exhausted' END
-    FROM steady AS t
-    LEFT JOIN booked AS k ON k.profile_id = t.profile_id
+        ended_at = CASE WHEN t.uses_up THEN t.beat_at END,
+        end_reason = CASE WHEN t.uses_up THEN 'exhausted' END
+    FROM (
+        SELECT
+            *,
+            NOT is_exempt
+                AND profile_id IN (SELECT profile_id FROM booked WHERE remaining <= 0) AS uses_up
+        FROM steady
+    ) AS t
     WHERE s.id = t.id
-    RETURNING
-        t.place, t.is_educational, t.is_exempt,
-        (k.used_seconds * 1000000)::bigint,
-        (k.remaining * 1000000)::bigint,
-        (extract(epoch FROM s.last_heartbeat_at - s.paused_at) * 1000000)::bigint,
-        (extract(epoch FROM t.now) * 1000000)::bigint
+    RETURNING t.place, t.is_educational, t.is_exempt, s.last_heartbeat_at - s.paused_at AS paused_for
 )
-SELECT * FROM credited
+SELECT
+    place, is_educational, is_exempt, (extract(epoch FROM paused_for) * 1000000)::bigint,
+    NULL::uuid, NULL::bigint, NULL::bigint
+FROM credited
+UNION ALL
+SELECT
+    NULL, NULL, NULL, NULL,
+    profile_id, (used_seconds * 1000000)::bigint, (remaining * 1000000)::bigint
+FROM booked
+UNION ALL
+SELECT NULL, NULL, NULL, (extract(epoch FROM now) * 1000000)::bigint, NULL, NULL, NULL FROM clock
 """
 
 #: Locks and reads all that the rules must know of some profiles, and the instant of that.

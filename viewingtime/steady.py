@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 from django.db import connection
 
@@ -125,10 +126,20 @@ def credit(candidates: Sequence[Candidate]) -> dict[int, Answer]:
     prepared = raw.prepare_threshold is not None
     with connection.wrap_database_errors:
         rows = raw.execute(sql.CREDIT_STEADY, parameters, prepare=prepared or None).fetchall()
+    credited = []
+    standings: dict[UUID, tuple[int, int | None]] = {}
+    for place, is_educational, is_exempt, microseconds, profile_id, used, remaining in rows:
+        if place is not None:
+            credited.append((place - 1, is_educational, is_exempt, microseconds))
+        elif profile_id is not None:
+            standings[profile_id] = (used, remaining)
+        else:
+            _note_clock(microseconds / 1_000_000)
     answers = {}
-    for place, is_educational, is_exempt, used, remaining, paused_for, now in rows:
-        beat = candidates[place - 1].beat
-        answers[place - 1] = ledger.told_in_microseconds(
+    for place, is_educational, is_exempt, paused_for in credited:
+        beat = candidates[place].beat
+        used, remaining = standings.get(beat.profile_id, (None, None))
+        answers[place] = ledger.told_in_microseconds(
             session_id=beat.session_id,
             used=used,
             remaining=remaining,
@@ -136,8 +147,6 @@ def credit(candidates: Sequence[Candidate]) -> dict[int, Answer]:
             is_educational=is_educational,
             is_exempt=is_exempt,
         )
-    if rows:
-        _note_clock(rows[0][6] / 1_000_000)
     return answers
 
 
