@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import lru_cache
 from threading import Lock, Thread
-from typing import Any, Final
+from typing import Final
 from uuid import UUID
 
 import msgspec

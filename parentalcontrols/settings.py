@@ -281,11 +281,14 @@ HEARTBEAT_DECIDERS = _number("HEARTBEAT_DECIDERS", 2, least=1, most=16)
 DATABASE_POOL_SIZE = _number("DATABASE_POOL_SIZE", 16, least=1, most=1000)
 DATABASES = {"default": _database()}
 if SERVING and WORKER_CLASS == "gevent":
-    DATABASES["default"] |= {"CONN_MAX_AGE": 0}
-    DATABASES["default"]["OPTIONS"]["pool"] = {
-        "min_size": min(2, DATABASE_POOL_SIZE),
-        "max_size": DATABASE_POOL_SIZE + HEARTBEAT_CREDITORS + HEARTBEAT_DECIDERS,
-        "timeout": 1.0,
+    DATABASES["default"] |= {
+        "CONN_MAX_AGE": 0,
+        # The pool looks whether a connection still stands, without a round trip.
+        "CONN_HEALTH_CHECKS": False,
+        "POOL": {
+            "size": DATABASE_POOL_SIZE + HEARTBEAT_CREDITORS + HEARTBEAT_DECIDERS,
+            "wait_seconds": 1.0,
+        },
     }
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 

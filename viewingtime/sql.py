@@ -149,10 +149,10 @@ held_sessions AS MATERIALIZED (
     FROM viewing_sessions AS s
     WHERE (SELECT is_current FROM fresh)
         AND (
-            s.id = ANY(%(session_ids)s::uuid[])
-                AND s.profile_id = ANY(%(profile_ids)s::uuid[])
-            OR s.profile_id = ANY(%(profile_ids)s::uuid[]) AND s.ended_at IS NULL AND s.is_kids
-            OR s.profile_id = ANY(%(profile_ids)s::uuid[]) AND s.ended_at IS NULL AND NOT s.is_kids
+            s.id = ANY(%(session_ids)s::uuid[]) AND s.profile_id = ANY(ARRAY(SELECT id FROM locked))
+            OR s.profile_id = ANY(ARRAY(SELECT id FROM locked)) AND s.ended_at IS NULL AND s.is_kids
+            OR s.profile_id = ANY(ARRAY(SELECT id FROM locked)) AND s.ended_at IS NULL
+                AND NOT s.is_kids
         )
     ORDER BY s.id
     FOR NO KEY UPDATE

@@ -13,6 +13,7 @@ import psycopg
 from django.db.backends.postgresql import base
 
 from parentalcontrols.postgresql import deadline
+from parentalcontrols.postgresql.pool import Pool
 
 T = TypeVar("T")
 
@@ -59,9 +60,38 @@ class DeadlineConnection(psycopg.Connection[Any]):
             raise psycopg.OperationalError("no answer before the deadline") from None
 
 
+#: The pools of this process, by alias.
+_pools: dict[str, Pool] = {}
+
+
 class DatabaseWrapper(base.DatabaseWrapper):
-    """`django.db.backends.postgresql` that opens connections with a deadline."""
+    """`django.db.backends.postgresql` that opens connections with a deadline.
+
+    With `POOL` in its settings, `{"size": ..., "wait_seconds": ...}`, connections that are closed
+    are kept for the next request.
+    """
 
     Database = SimpleNamespace(  # type: ignore[assignment]
         **{**vars(psycopg), "connect": DeadlineConnection.connect}
     )
+
+    def _own_pool(self) -> Pool | None:
+        options = self.settings_dict.get("POOL")
+        if not options:
+            return None
+        return _pools.get(self.alias) or _pools.setdefault(self.alias, Pool(**options))
+
+    def get_new_connection(self, conn_params: dict[str, Any]) -> Any:
+        """A connection of the pool, where there is one, or a new one."""
+        pool = self._own_pool()
+        if pool is None:
+            return super().get_new_connection(conn_params)
+        return pool.take(lambda: super(DatabaseWrapper, self).get_new_connection(conn_params))
+
+    def _close(self) -> None:
+        pool = self._own_pool()
+        if pool is None:
+            super()._close()  # type: ignore[misc]
+        elif self.connection is not None:
+            with self.wrap_database_errors:
+                pool.give_back(self.connection)

@@ -46,7 +46,7 @@ WSGI = """
 import json, os, socket, psycopg
 from django.conf import settings
 nowhere = {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}
-settings.configure(DATABASES={"default": nowhere})
+settings.configure(DATABASES={"default": nowhere}, WEB_PROCESS_STARTS=[])
 
 def beat():
     with psycopg.connect(os.environ["DATABASE_URL"]) as connection:
@@ -407,7 +407,10 @@ class Project:
         self.code = folder / "code"
         package = self.code / "parentalcontrols"
         package.mkdir(parents=True)
-        for name in ("__init__", "launcher", "embedded_servers", "processes", "gunicorn.conf"):
+        for name in (
+            *("__init__", "launcher", "embedded_servers", "processes"),
+            *("gunicorn.conf", "worker"),
+        ):
             shutil.copy(launcher.PROJECT / "parentalcontrols" / f"{name}.py", package)
         (package / "wsgi.py").write_text(WSGI)
         (package / "settings.py").touch()

@@ -308,7 +308,7 @@ def test_logging_in_anew_does_not_revive_a_childs_token(cast: Cast) -> None:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_steady_beat_of_a_childs_device_is_two_statements_as_with_a_parents_token() -> None:
+def test_a_steady_beat_of_a_childs_device_is_one_statement_as_with_a_parents_token() -> None:
     home = Household(children=1)
     child = home.children[0]
     beat = home.beat(child, home.open(child))
@@ -317,7 +317,7 @@ def test_a_steady_beat_of_a_childs_device_is_two_statements_as_with_a_parents_to
         statements_of(lambda caller=caller: heartbeats.process([beat], caller))
         for caller in callers
     ]
-    assert costs == [(2, 0), (2, 0)]
+    assert costs == [(1, 0), (1, 0)]
 
 
 @pytest.mark.django_db(transaction=True)
@@ -327,7 +327,7 @@ def test_a_steady_beat_costs_the_same_over_http_whoever_sends_it(cast: Cast) -> 
         beat = beat_of(cast.child, cast.cartoon)
         beat["session_id"] = device.beat(cast.child, cast.cartoon)["session_id"]
         costs.append(statements_of(lambda device=device, beat=beat: device.post(BEAT, beat)))
-    assert costs == [(2, 0), (2, 0)]
+    assert costs == [(1, 0), (1, 0)]
 
 
 @pytest.mark.django_db(transaction=True)

@@ -512,7 +512,7 @@ def nice_values(process: psutil.Process) -> list[int]:
 @pytest.mark.parametrize("worker_class", ["gthread", "gevent"])
 def test_a_hash_stalls_no_other_request_of_its_worker(database_url: str, worker_class: str) -> None:
     environment = {"WORKERS": "1", "PIN_BCRYPT_ROUNDS": SLOW_ROUNDS, "HASHING_NICENESS": "1"}
-    with gunicorn(database_url, "-k", worker_class, **environment) as service:
+    with gunicorn(database_url, **environment, WORKER_CLASS=worker_class) as service:
         slow = SlowHome(service, database_url)
         with ThreadPoolExecutor(1) as pool:
             hashed = pool.submit(slow.verify)
