@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import lru_cache
 from threading import Lock, Thread
-from typing import Final
+from typing import Final, cast
 from uuid import UUID
 
 import msgspec
@@ -129,8 +129,14 @@ def known(profile: Profile) -> Known:
     found = getattr(profile, "viewing_time_config", None)
     config = None
     if found is not None:
-        values = [getattr(found, name) for name in Config.__struct_fields__[:-1]]
-        config = Config(*values, msgspec.json.encode(found.earlier_schedules).decode())
+        config = Config(
+            weekday_limit_minutes=found.weekday_limit_minutes,
+            weekend_limit_minutes=found.weekend_limit_minutes,
+            reset_hour=found.reset_hour,
+            timezone=found.timezone,
+            educational_exempt=found.educational_exempt,
+            earlier_schedules=msgspec.json.encode(found.earlier_schedules).decode(),
+        )
     account = profile.account
     return Known(
         profile.id,
@@ -173,15 +179,12 @@ class _Cache:
         self._fill: Script | None = None
         self.hits = self.misses = self.invalidations = 0
 
-    @property
-    def _cache(self) -> RedisCache:
-        return caches[ALIAS]  # type: ignore[return-value]
-
-    def _redis(self) -> "Redis":
-        return self._cache.client.get_client(write=True)
+    def _redis(self) -> Redis:
+        client: Redis = cast(RedisCache, caches[ALIAS]).client.get_client(write=True)
+        return client
 
     def _key(self, name: object) -> str:
-        return str(self._cache.make_key(f"{_FORM}:{name}"))
+        return str(caches[ALIAS].make_key(f"{_FORM}:{name}"))
 
     # Reading
 
@@ -201,7 +204,8 @@ class _Cache:
         missing: dict[UUID, str] = {}
         try:
             redis = self._redis()
-            for profile_id, key, value in zip(wanted, keys, redis.mget(keys), strict=True):
+            values = cast(list[bytes | None], redis.mget(keys))
+            for profile_id, key, value in zip(wanted, keys, values, strict=True):
                 entry = None if value is None or value.startswith(_LEASE) else _read(value)
                 if entry is None or profile_id in self._pending:
                     missing[profile_id] = key

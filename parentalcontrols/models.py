@@ -49,8 +49,11 @@ class CachedQuerySet(models.QuerySet[_M]):
         return created
 
 
-class AccountManager(BaseUserManager["Account"].from_queryset(CachedQuerySet)):  # type: ignore[misc]
+class AccountManager(BaseUserManager["Account"]):
     """Accounts are found by their e-mail, whatever its letters' case."""
+
+    def get_queryset(self) -> "CachedQuerySet[Account]":
+        return CachedQuerySet(self.model, using=self._db)
 
     def get_by_natural_key(self, username: str | None) -> "Account":
         return self.get(email=(username or "").strip().lower())

@@ -17,6 +17,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Final
 
 from django.conf import settings
@@ -165,7 +166,7 @@ class _Gathering:
         return request.result()
 
     def _credit(self, batch: Sequence[_Waiting]) -> None:
-        _together(batch, lambda requests: heartbeats.credit(requests))
+        _together(batch, heartbeats.credit)
         for waiting in batch:
             if waiting.request.is_answered:
                 _wake(waiting)
@@ -175,7 +176,7 @@ class _Gathering:
 
     def _decide(self, batch: Sequence[_Waiting]) -> None:
         wait = len(batch) == 1 and self._held.free_count() == 0
-        _together(batch, lambda requests: heartbeats.decide(requests, wait=wait))
+        _together(batch, partial(heartbeats.decide, wait=wait))
         for waiting in batch:
             if waiting.request.is_answered:
                 _wake(waiting)

@@ -196,7 +196,7 @@ class _Seen:
         found = {}
         for row in rows:
             found[row.id] = config_cache.known(row)
-            self._now = row.now
+            self._now = getattr(row, "now", None)
             session = getattr(row, "named", None)
             if session is not None:
                 self._sessions[session.id] = (row.id, ledgers.session_of(session))
@@ -239,7 +239,7 @@ def look_up(profile_ids: Collection[UUID], session_ids: Collection[UUID]) -> Que
             ),
             now=ClockTimestamp(),
         )
-        .select_related("account", "viewing_time_config", "named")
+        .select_related("account", "viewing_time_config", "named")  # type: ignore[misc]
         .order_by()
     )
 
@@ -369,9 +369,7 @@ def _decide(
     wait: bool,
     begin_writing: Callable[[], None],
 ) -> None:
-    wanted = [
-        request.heartbeats[index] for beats in beats_of.values() for request, index in beats
-    ]
+    wanted = [request.heartbeats[index] for beats in beats_of.values() for request, index in beats]
     answers: list[tuple[Request, int, Answer | Problem]] = []
     with transaction.atomic():
         held = ledgers.hold(
@@ -409,8 +407,8 @@ def _decide(
     unconfigured = held.unconfigured & after.keys()
     if unconfigured:
         config_cache.invalidate(unconfigured)
-    for request, index, answer in answers:
-        request.answers[index] = answer
+    for request, index, found in answers:
+        request.answers[index] = found
 
 
 def rehearse_credit() -> None:

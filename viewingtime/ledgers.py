@@ -246,7 +246,7 @@ def write_back(held: Held, after: Mapping[UUID, Ledger]) -> None:
     unconfigured = sorted(held.unconfigured & after.keys())
     if not touched and not unconfigured:
         return
-    parameters = {
+    parameters: dict[str, Any] = {
         "now": held.now,
         "profile_ids": touched,
         "unconfigured_ids": unconfigured,
@@ -262,14 +262,14 @@ def write_back(held: Held, after: Mapping[UUID, Ledger]) -> None:
 
 def rehearse() -> None:
     """Holds and writes nothing, as often as it takes until both statements are prepared."""
-    nothing = dict.fromkeys(("changed", "opened", "booked"), "[]")
+    nothing: dict[str, Any] = dict.fromkeys(("changed", "opened", "booked"), "[]")
+    nothing |= {"profile_ids": [], "unconfigured_ids": []}
     for _ in range(settings.PREPARE_THRESHOLD + 1):
         with transaction.atomic():
             held = hold([])
             hold([], wait=False)
-            parameters = {"now": held.now, "profile_ids": [], "unconfigured_ids": [], **nothing}
             with connection.cursor() as cursor:
-                cursor.execute(sql.WRITE_BACK, parameters)
+                cursor.execute(sql.WRITE_BACK, {**nothing, "now": held.now})
 
 
 def _json(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -66,7 +66,9 @@ class HeartbeatBody(msgspec.Struct):
 class HeartbeatBatchBody(msgspec.Struct):
     """A batch's body."""
 
-    heartbeats: Annotated[list[HeartbeatBody], msgspec.Meta(min_length=1, max_length=MOST_HEARTBEATS)]
+    heartbeats: Annotated[
+        list[HeartbeatBody], msgspec.Meta(min_length=1, max_length=MOST_HEARTBEATS)
+    ]
 
 
 _decode_heartbeat = msgspec.json.Decoder(HeartbeatBody).decode

@@ -53,7 +53,7 @@ class Day:
 
 
 class Rules:
-    """What steady beats need of a config; a viewing day is worked out when it is first asked for."""
+    """What steady beats need of a config; a day is worked out when it is first asked for."""
 
     __slots__ = ("_days", "_running", "viewer")
 
@@ -92,7 +92,7 @@ class Rules:
         return day
 
 
-@lru_cache(maxsize=16384)
+@lru_cache(maxsize=4096)
 def _childs_rules(config: Config | None) -> Rules:
     return Rules(ledgers.viewer_of(config))
 
@@ -151,7 +151,7 @@ def credit(candidates: Sequence[Candidate]) -> dict[int, Answer]:
 
 
 def statement_parameters(candidates: Sequence[Candidate]) -> dict[str, Any]:
-    """What `sql.CREDIT_STEADY` is sent: array literals, far cheaper than lists of adapted values."""
+    """What `sql.CREDIT_STEADY` is sent: array literals, cheaper by far than adapted lists."""
     beats = [candidate.beat for candidate in candidates]
     days = [candidate.day for candidate in candidates]
     return {
