@@ -104,7 +104,7 @@ def generate(plan: Plan, progress: Callable[[int], object] = lambda sessions: No
     return written
 
 
-def fill(profiles: Sequence[Profile], *, sessions: int, days: int, seed: int) -> int:
+def fill(profiles: Sequence[Profile], *, sessions: int, days: int, seed: str) -> int:
     """Gives each of the profiles so many sessions in the last days; answers how many in all.
 
     They have none yet, and no balance. One transaction; a seed is good for one call alone.
@@ -174,6 +174,8 @@ def _shares(household: Household, sessions: int, adults: float) -> Iterator[tupl
 def _add_history(
     rows: Rows, person: Person, *, sessions: int, days: int, now: datetime, rng: random.Random
 ) -> None:
+    if not sessions:
+        return
     dates = _days_before(person.habits.viewer, now, days)
     for made in days_of(person.habits, dates=dates, sessions=sessions, rng=rng):
         rows.add_day(person, made, rng)
