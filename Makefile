@@ -28,7 +28,7 @@ help:
 	@echo "make run      serve on PORT (8000) with data in DATA_DIR (.data) and WORKERS (2)"
 	@echo "make test     run the tests on throw-away servers; ARGS are pytest's"
 	@echo "make lint     style, types, imports, migrations, security"
-	@echo "make bench    measure; ARGS are the benchmark's"
+	@echo "make bench    measure everything; ARGS are names; bench-NAME takes one's own ARGS"
 	@echo "make format   let ruff format the code"
 	@echo "make clean    remove .venv and caches; the data in DATA_DIR stays"
 
@@ -46,7 +46,11 @@ lint: $(STAMP)
 	@$(LAUNCHER) with sh -ec "$$ON_SERVERS"
 
 bench: $(STAMP)
-	@$(PY) -m benchmarks.hashing $(ARGS)
+	@$(PY) -m benchmarks $(ARGS)
+
+# One of them with its own options: make bench-reads ARGS="--rounds 2".
+bench-%: $(STAMP)
+	@$(PY) -m benchmarks.$* $(ARGS)
 
 format: $(STAMP)
 	@$(PY) -m ruff check --fix .

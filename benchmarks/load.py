@@ -72,8 +72,8 @@ class Beats:
         return sum(count for status, count in self.statuses.items() if status != "200")
 
 
-class LoadGenerator:
-    """The process that sends; made by `load_generator`."""
+class Generator:
+    """A process that sends requests, and obeys orders by lines of JSON."""
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         self._process = process
@@ -82,6 +82,27 @@ class LoadGenerator:
     def pid(self) -> int:
         """Its process id."""
         return self._process.pid
+
+    def _ask(self, **order: Any) -> dict[str, Any]:
+        stdin, stdout = self._process.stdin, self._process.stdout
+        if stdin is None or stdout is None:
+            raise RuntimeError("the load generator has no pipes")
+        line = b""
+        with suppress(BrokenPipeError):
+            stdin.write(json.dumps(order).encode() + b"\n")
+            stdin.flush()
+            line = stdout.readline()
+        try:
+            answer: dict[str, Any] = json.loads(line)
+        except ValueError:
+            # Its traceback comes by the same pipe, and then the end.
+            text = (line + stdout.read()).decode(errors="replace").strip()
+            raise ServerError(f"The load generator failed:\n{text}") from None
+        return answer
+
+
+class LoadGenerator(Generator):
+    """The process that sends heartbeats; made by `load_generator`."""
 
     def plan(
         self,
@@ -120,23 +141,6 @@ class LoadGenerator:
             ended=answer["ended"],
         )
 
-    def _ask(self, **order: Any) -> dict[str, Any]:
-        stdin, stdout = self._process.stdin, self._process.stdout
-        if stdin is None or stdout is None:
-            raise RuntimeError("the load generator has no pipes")
-        line = b""
-        with suppress(BrokenPipeError):
-            stdin.write(json.dumps(order).encode() + b"\n")
-            stdin.flush()
-            line = stdout.readline()
-        try:
-            answer: dict[str, Any] = json.loads(line)
-        except ValueError:
-            # Its traceback comes by the same pipe, and then the end.
-            text = (line + stdout.read()).decode(errors="replace").strip()
-            raise ServerError(f"The load generator failed:\n{text}") from None
-        return answer
-
 
 def _told(statuses: Mapping[str, int]) -> str:
     return ", ".join(f"{count} x {status}" for status, count in sorted(statuses.items()))
@@ -145,8 +149,17 @@ def _told(statuses: Mapping[str, int]) -> str:
 @contextmanager
 def load_generator(environment: Mapping[str, str]) -> Iterator[LoadGenerator]:
     """A load generator in a process of its own, until the end of the block."""
+    with generator_process("benchmarks.load", environment) as process:
+        yield LoadGenerator(process)
+
+
+@contextmanager
+def generator_process(
+    module: str, environment: Mapping[str, str]
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that runs a module and talks by its pipes, until the end of the block."""
     process = spawn(
-        [sys.executable, "-m", "benchmarks.load"],
+        [sys.executable, "-m", module],
         death_signal=signal.SIGTERM,
         environment=environment,
         folder=PROJECT,
@@ -154,7 +167,7 @@ def load_generator(environment: Mapping[str, str]) -> Iterator[LoadGenerator]:
         output=subprocess.PIPE,
     )
     try:
-        yield LoadGenerator(process)
+        yield process
     finally:
         if process.stdin:
             with suppress(BrokenPipeError):
@@ -165,7 +178,7 @@ def load_generator(environment: Mapping[str, str]) -> Iterator[LoadGenerator]:
 # --- The process ----------------------------------------------------------------------------
 
 
-class _Connection:
+class Connection:
     """A keep-alive connection with one request under way at most."""
 
     __slots__ = ("_address", "_body_at", "_buffer", "_expected", "beat", "sock")
@@ -257,12 +270,12 @@ class _Sender:
 
     def __init__(self, address: tuple[str, int], connections: int) -> None:
         # In turn, so that every connection, and with it every worker, gets its share.
-        self._free = deque(_Connection(address) for _ in range(connections))
+        self._free = deque(Connection(address) for _ in range(connections))
 
     def run(self, requests: Sequence[bytes], interval: float, start: float, note: _Note) -> None:
         """Sends request k at `start` + k * `interval`, until the last one is answered or lost."""
         clock = time.perf_counter
-        free, busy = self._free, dict[socket.socket, _Connection]()
+        free, busy = self._free, dict[socket.socket, Connection]()
         waiting: deque[int] = deque()
         sent_at = [0.0] * len(requests)
         upcoming, answered_at = 0, start
@@ -302,7 +315,7 @@ class _Sender:
                     self._lose(connection, due, sent_at[connection.beat], note)
                 busy.clear()
 
-    def _lose(self, connection: _Connection, due: float, sent: float, note: _Note) -> None:
+    def _lose(self, connection: Connection, due: float, sent: float, note: _Note) -> None:
         connection.close()
         note(connection.beat, LOST, b"", due, sent, time.perf_counter())
         self._free.append(connection)

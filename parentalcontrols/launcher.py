@@ -446,6 +446,9 @@ class Run:
             say("The database's tables are up to date")
             if self.options.demo:
                 run_manage(["seed_demo"], self.environment, self.signals.pause, log)
+                # A command of its own: what was watched is no affair of this package.
+                demo_history = ["generate_history", "--demo"]
+                run_manage(demo_history, self.environment, self.signals.pause, log)
                 say("The demo's family and titles are there")
 
     def _revive(self) -> None:

@@ -194,6 +194,9 @@ if WORKER_CLASS not in {"gevent", "gthread"}:
 REQUEST_DEADLINE_MS = _number("REQUEST_DEADLINE_MS", 1800, least=500, most=2000)
 STATEMENT_TIMEOUT_MS = _number("STATEMENT_TIMEOUT_MS", 15000, least=1000, most=600000)
 
+# Sessions are kept for so many viewing days before the running one; histories reach back 90.
+HISTORY_RETENTION_DAYS = _number("HISTORY_RETENTION_DAYS", 91, least=91, most=36500)
+
 SECRET_KEY = _secret("SECRET_KEY", "signs the admin's sessions")
 TOKEN_SIGNING_KEY = _secret("TOKEN_SIGNING_KEY", "signs the API's tokens")
 PIN_PEPPER = _secret("PIN_PEPPER", "mixed into PINs before they are hashed")

@@ -37,6 +37,7 @@ MANAGE = """
 import os, sys, psycopg
 if "SECRET_KEY" not in os.environ:
     sys.exit("Configuration: SECRET_KEY is not set: set it to a random string.")
+print("manage.py", *sys.argv[1:])
 if sys.argv[1] == "migrate":
     with psycopg.connect(os.environ["DATABASE_URL"]) as connection:
         connection.execute("CREATE TABLE IF NOT EXISTS beats (n int)")
@@ -500,6 +501,15 @@ def test_a_run_heals_itself_and_ends_without_a_trace(project: Project) -> None:
     assert output.count("ended unexpectedly (signal 9); restarting it") == 3
     assert not services.exists()
     assert processes_of(project.folder) == []
+
+
+def test_a_demo_is_migrated_then_seeded_then_given_a_history(used_project: Project) -> None:
+    finish(used_project.start_and_wait(), signal.SIGTERM)
+    assert (used_project.data / "logs" / "manage.log").read_text().splitlines() == [
+        "manage.py migrate --noinput",
+        "manage.py seed_demo",
+        "manage.py generate_history --demo",
+    ]
 
 
 @on_linux

@@ -127,6 +127,7 @@ def test_debug_cannot_be_switched_on() -> None:
         ("REFRESH_TOKEN_SECONDS", "0"),
         ("REQUEST_DEADLINE_MS", "2001"),
         ("MAX_BODY_BYTES", "-1"),
+        ("HISTORY_RETENTION_DAYS", "90"),
         ("MAX_BODY_BYTES", "1e6"),
         ("PASSWORD_BCRYPT_ROUNDS", "40"),
         ("PASSWORD_BCRYPT_ROUNDS", "4"),
