@@ -9,7 +9,10 @@ import sys
 from collections.abc import Sequence
 
 #: In the order in which they run: the short ones first.
-NAMES = ("pin_timing", "hashing", "reads", "growth")
+NAMES = (
+    *("round_trips", "pin_timing", "cold_start", "heartbeats", "memory"),
+    *("hashing", "reads", "growth"),
+)
 _NO_MEASUREMENT = 2
 _INTERRUPTED = 130
 

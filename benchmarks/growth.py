@@ -166,7 +166,7 @@ def run(stage: Stage, plan: Plan) -> list[Round]:
     rounds: list[Round] = []
     cases = prepare(plan)
     with (
-        serving(stage, worker_class="gthread") as address,
+        serving(stage) as address,
         load_generator(stage.environment) as load,
         reader(stage.environment) as pages,
     ):

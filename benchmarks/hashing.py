@@ -345,9 +345,9 @@ def read_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--worker-class",
         nargs="+",
-        default=["gthread"],
+        default=["gevent"],
         metavar="CLASS",
-        help="gunicorn's worker classes, one after the other (gthread)",
+        help="gunicorn's worker classes, one after the other (gevent)",
     )
     parser.add_argument(
         "--beside", nargs="+", choices=list(KINDS), default=list(KINDS), help="which hashes (all)"

@@ -51,7 +51,7 @@ def main(arguments: Sequence[str]) -> int:
     """Measures, prints and writes; 1 where the target is missed."""
     parser = argparse.ArgumentParser(prog="benchmarks.pin_timing", description=__doc__)
     parser.add_argument("--attempts", type=int, default=50, help="of each kind (50)")
-    parser.add_argument("--worker-class", default="gthread")
+    parser.add_argument("--worker-class", default="gevent")
     parser.add_argument("--output", type=Path, help="where the JSON goes")
     options = parser.parse_args(arguments)
     stop_on_sigterm()

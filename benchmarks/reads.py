@@ -129,7 +129,7 @@ def run(
     """All phases, case after case in each round."""
     phases = []
     with (
-        serving(stage, worker_class="gthread") as address,
+        serving(stage) as address,
         reader(stage.environment) as load,
     ):
         for number in range(1, rounds + 1):

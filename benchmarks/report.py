@@ -4,6 +4,7 @@ import json
 import math
 import statistics
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -55,3 +56,35 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     return value
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """A target with what was measured, in words; `row` names it (P1 to P9)."""
+
+    row: str
+    what: str
+    figure: str
+    target: str
+    is_met: bool
+
+
+def verdict_table(verdicts: Sequence[Verdict]) -> list[str]:
+    """A line for each target."""
+    return table(
+        ("target", "figure", "wanted", ""),
+        [
+            [f"{v.row:8} {v.what}", v.figure, v.target, "met" if v.is_met else "MISSED"]
+            for v in verdicts
+        ],
+    )
+
+
+def conclude(
+    name: str, verdicts: Sequence[Verdict], document: Mapping[str, Any], output: Path | None
+) -> int:
+    """Prints the verdicts, writes everything; the exit code: 1 where a target is missed."""
+    print("\n".join(verdict_table(verdicts)))
+    found = {"verdicts": [asdict(v) for v in verdicts], **document}
+    print(f"\nAll figures are in {write(name, found, output)}")
+    return 0 if all(v.is_met for v in verdicts) else 1

@@ -5,13 +5,15 @@ heartbeat is answered after its commit. Everything is thrown away in the end, an
 the caller's is ever touched: DATABASE_URL and REDIS_URL of the environment are not used.
 """
 
+import http.client
+import json
 import os
 import shutil
 import signal
 import socket
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -140,7 +142,7 @@ def stage(*, children: int, knobs: Mapping[str, str] | None = None) -> Iterator[
 
 
 @contextmanager
-def serving(stage: Stage, *, worker_class: str) -> Iterator[Address]:
+def serving(stage: Stage, *, worker_class: str = "gevent") -> Iterator[Address]:
     """Web processes with the project's gunicorn.conf.py on a free port, for the block.
 
     Raises ServerError when they do not come up.
@@ -156,14 +158,13 @@ def serving(stage: Stage, *, worker_class: str) -> Iterator[Address]:
         data_dir=stage.folder,
         demo=False,
     )
-    arguments = f"{stage.environment.get('GUNICORN_CMD_ARGS', '')} --worker-class={worker_class}"
     gunicorn = Gunicorn(
         options,
         {
             **stage.environment,
             "PORT": str(port),
             "BIND_HOST": options.host,
-            "GUNICORN_CMD_ARGS": arguments.strip(),
+            "WORKER_CLASS": worker_class,
         },
     )
     try:
@@ -215,10 +216,7 @@ def _fill(children: int) -> tuple[list[Household], UUID]:
     configs = [
         ViewingTimeConfig(
             profile=profile,
-            weekday_limit_minutes=480,
-            weekend_limit_minutes=480,
-            # No day may end while beats are measured.
-            reset_hour=(datetime.now(UTC).hour + 12) % 24,
+            **_long_day(),
         )
         for profile in profiles
     ]
@@ -235,6 +233,60 @@ def _fill(children: int) -> tuple[list[Household], UUID]:
         for account, profile in zip(accounts, profiles, strict=True)
     ]
     return households, title.id
+
+
+def one_household(children: int) -> list[Household]:
+    """One account with many children, who can beat in one batch."""
+    from parentalcontrols.authentication import access_token
+    from parentalcontrols.models import Account, Profile, ViewingTimeConfig
+
+    account = Account.objects.create_user(f"home-{children}@example.com")
+    profiles = Profile.objects.bulk_create(
+        Profile(account=account, name=f"child {n}", is_kids=True) for n in range(children)
+    )
+    ViewingTimeConfig.objects.bulk_create(
+        ViewingTimeConfig(profile=profile, **_long_day()) for profile in profiles
+    )
+    token = access_token(account)
+    return [Household(account.id, account.email, profile.id, token) for profile in profiles]
+
+
+def _long_day() -> dict[str, Any]:
+    """Limits of a day that neither ends nor is used up while beats are measured."""
+    reset_hour = (datetime.now(UTC).hour + 12) % 24
+    return {
+        "weekday_limit_minutes": 480,
+        "weekend_limit_minutes": 480,
+        "reset_hour": reset_hour,
+    }
+
+
+def first_beats(
+    address: Address, households: Sequence[Household], title_id: UUID
+) -> list[dict[str, Any]]:
+    """Opens a session for each child over HTTP; the bodies of their next beats."""
+    connection = http.client.HTTPConnection(address.host, address.port, timeout=30)
+    beats = []
+    for household in households:
+        beat: dict[str, Any] = {
+            "profile_id": str(household.child_id),
+            "title_id": str(title_id),
+            "device_id": "tv",
+            "device_type": "tv",
+        }
+        connection.request(
+            "POST",
+            "/api/v1/viewing-time/heartbeat",
+            json.dumps(beat),
+            {"Content-Type": "application/json", "Authorization": f"Bearer {household.token}"},
+        )
+        response = connection.getresponse()
+        answer = json.loads(response.read())
+        if response.status != 200 or answer["session_id"] is None:
+            raise ServerError(f"A first beat was answered {response.status}: {answer}.")
+        beats.append(beat | {"session_id": answer["session_id"], "is_paused": False})
+    connection.close()
+    return beats
 
 
 def count_sessions() -> int:

@@ -49,6 +49,8 @@ ALIAS: Final = "configs"
 _LEASE_SECONDS: Final = 5
 #: Seconds between two probes of a Redis that is away.
 _PROBE_SECONDS: Final = 0.25
+#: Profiles of which the log tells one by one; of more at a time it tells how many.
+_MOST_LINES: Final = 20
 _LEASE: Final = b"lease "
 #: Part of the keys: raised when what an entry holds changes its form.
 _FORM: Final = 1
@@ -275,8 +277,11 @@ class _Cache:
         if not ids:
             return
         self.invalidations += len(ids)
-        for id_ in ids:
-            logger.info("config_cache_invalidated", extra={"profile_id": str(id_)})
+        if len(ids) > _MOST_LINES:
+            logger.info("config_cache_invalidated", extra={"count": len(ids)})
+        else:
+            for id_ in ids:
+                logger.info("config_cache_invalidated", extra={"profile_id": str(id_)})
         if self._is_away:
             self._keep_for_later(ids)
             return

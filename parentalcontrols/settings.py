@@ -260,7 +260,7 @@ WSGI_APPLICATION = "parentalcontrols.wsgi.application"
 # What answers a request before Django does, if it can.
 PLAIN_REQUESTS = "viewingtime.plain_beats.answer"
 # Called in each web process before its first request.
-WEB_PROCESS_STARTS = ["viewingtime.gathering.start"]
+WEB_PROCESS_STARTS = ["viewingtime.gathering.start", "viewingtime.plain_beats.rehearse"]
 APPEND_SLASH = True
 TEMPLATES = [
     {

@@ -11,20 +11,22 @@ gathers the beats that arrive while a statement runs (`viewingtime.gathering`). 
 import logging
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TypeVar
 from uuid import UUID, uuid4
 
+from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.db import InterfaceError, OperationalError, connection, transaction
 from django.db.models import DateTimeField, FilteredRelation, Func, Q, QuerySet
 from rest_framework.exceptions import AuthenticationFailed
 
 from parentalcontrols import config_cache
-from parentalcontrols.authentication import Caller, require_live
+from parentalcontrols.authentication import SCOPE_ACCOUNT, Caller, require_live
 from parentalcontrols.config_cache import Known
-from parentalcontrols.models import Profile
+from parentalcontrols.models import Profile, ViewingTimeConfig
+from parentalcontrols.models import Title as StoredTitle
 from parentalcontrols.problems import Problem, not_found, unavailable
 from viewingtime import ledger, ledgers, steady
 from viewingtime.ledger import Answer, Beat, Ledger, Session, Title
@@ -412,14 +414,41 @@ def _decide(
 
 
 def rehearse_credit() -> None:
-    """Does once what `credit` sends, for nobody: connections are open then, statements prepared."""
+    """Does what `credit` does, for a household that nobody ever sees.
+
+    Then connections are open, statements prepared, and tables known to the server's process.
+    """
     config_cache.get(_NOBODYS, _Seen(()).load)
-    steady.credit(())
+    with transaction.atomic():
+        caller, beat = _invented_household()
+        for _ in range(settings.PREPARE_THRESHOLD + 1):
+            process([beat], caller)
+        transaction.set_rollback(True)
 
 
 def rehearse_decide() -> None:
     """The same for `decide`."""
-    ledgers.rehearse()
+    with transaction.atomic():
+        caller, beat = _invented_household()
+        for wait in (True, False) * (settings.PREPARE_THRESHOLD + 1):
+            # Without its session it opens one, each time another.
+            decide([Request([replace(beat, session_id=None)], caller)], wait=wait)
+        transaction.set_rollback(True)
+
+
+def _invented_household() -> tuple[Caller, Heartbeat]:
+    """A child who watches, for a transaction that is rolled back."""
+    account = get_user_model().objects.create(email=f"{uuid4()}@rehearsal.invalid")
+    child = Profile.objects.create(account=account, name="rehearsal", is_kids=True)
+    ViewingTimeConfig.objects.create(profile=child)
+    title = StoredTitle.objects.create(title="rehearsal")
+    caller = Caller(account.id, account.token_version, SCOPE_ACCOUNT)
+    beat = Heartbeat(child.id, title.id, "rehearsal")
+    request = Request([beat], caller)
+    decide([request])
+    answer = request.answers[0]
+    assert isinstance(answer, Answer)  # nosec B101
+    return caller, replace(beat, session_id=answer.session_id)
 
 
 def _sessions_of(caller: Caller) -> QuerySet[ViewingSession]:

@@ -11,7 +11,6 @@ from typing import Any
 from uuid import UUID
 
 import msgspec
-from django.conf import settings
 from django.db import connection, transaction
 
 from parentalcontrols.config_cache import Config
@@ -258,18 +257,6 @@ def write_back(held: Held, after: Mapping[UUID, Ledger]) -> None:
         cursor.execute(sql.WRITE_BACK, parameters)
         if cursor.fetchone() != (len(changed), len(opened), len(booked)):
             raise RuntimeError("a row that is locked was not there to be written")
-
-
-def rehearse() -> None:
-    """Holds and writes nothing, as often as it takes until both statements are prepared."""
-    nothing: dict[str, Any] = dict.fromkeys(("changed", "opened", "booked"), "[]")
-    nothing |= {"profile_ids": [], "unconfigured_ids": []}
-    for _ in range(settings.PREPARE_THRESHOLD + 1):
-        with transaction.atomic():
-            held = hold([])
-            hold([], wait=False)
-            with connection.cursor() as cursor:
-                cursor.execute(sql.WRITE_BACK, {**nothing, "now": held.now})
 
 
 def _json(rows: Sequence[Mapping[str, Any]]) -> str:

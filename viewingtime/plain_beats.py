@@ -8,15 +8,20 @@ from the same body, and told by the usual view: there is one place that words a 
 
 import io
 from collections.abc import Callable, Iterable, Mapping
+from datetime import date
+from types import SimpleNamespace
 from typing import Any, Final
+from uuid import uuid4
 
+import msgspec
 from django.conf import settings
 from django.urls import reverse
 from rest_framework.exceptions import AuthenticationFailed
 
 from parentalcontrols import problems
-from parentalcontrols.authentication import read_access_token
+from parentalcontrols.authentication import access_token, read_access_token
 from viewingtime import gathering
+from viewingtime.ledger import ZERO, Balance, told
 from viewingtime.serializers import decode_heartbeats, encode_answers
 from viewingtime.views import PlayerView
 
@@ -71,6 +76,29 @@ def answer(environ: dict[str, Any], start_response: StartResponse) -> Iterable[b
         return [refused.content]
     start_response("200 OK", [*_HEADERS, ("Content-Length", str(len(content)))])
     return [content]
+
+
+def rehearse() -> None:
+    """Takes the way of a beat once, with a token of nobody: what is made on first use is there."""
+    nobody = SimpleNamespace(id=uuid4(), is_active=True, token_version=0)
+    beat = {"profile_id": uuid4(), "title_id": uuid4(), "device_id": "tv", "session_id": uuid4()}
+    body = msgspec.json.encode(beat)
+    environ = {
+        "PATH_INFO": reverse("heartbeat"),
+        "REQUEST_METHOD": "POST",
+        "CONTENT_TYPE": "application/json",
+        "CONTENT_LENGTH": str(len(body)),
+        "HTTP_AUTHORIZATION": f"Bearer {access_token(nobody)}",
+        "wsgi.input": io.BytesIO(body),
+    }
+    answer(environ, lambda _status, _headers: None)
+    blocked = told(
+        session_id=None,
+        balance=Balance(date.min, limit=ZERO),
+        is_educational=False,
+        is_exempt=False,
+    )
+    encode_answers([blocked], is_batch=False)
 
 
 def _is_plain(environ: Mapping[str, Any]) -> bool:

@@ -1,0 +1,105 @@
+"""How large does a worker become? Row P9.
+
+Batches and single beats until every worker has had its share of a million heartbeats; the resident
+memory of each worker is read on the way.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import psutil
+
+from benchmarks import machine, report
+from benchmarks.service import first_beats, one_household, serving, stage, stop_on_sigterm
+from benchmarks.wrk import Players
+from parentalcontrols.processes import ServerError
+
+TARGET_MIB = 120.0
+#: How much more memory the second half of the beats may take.
+TARGET_GROWTH_MIB = 4.0
+BATCH, BATCHES = 500, 4
+_STEPS = 8
+
+
+def worker_sizes() -> list[float]:
+    """The resident memory of each gunicorn worker below us, in MiB, largest first."""
+    sizes = []
+    for process in psutil.Process().children(recursive=True):
+        parent = process.parent()
+        if parent is not None and _is_gunicorn(process) and _is_gunicorn(parent):
+            sizes.append(process.memory_info().rss / 2**20)
+    return sorted(sizes, reverse=True)
+
+
+def _is_gunicorn(process: psutil.Process) -> bool:
+    try:
+        return "gunicorn" in process.cmdline()
+    except psutil.Error:
+        return False
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Measures, prints and writes; 1 where the target is missed."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.memory", description=__doc__)
+    parser.add_argument("--beats", type=int, default=2_000_000, help="of all workers (2 million)")
+    parser.add_argument("--output", type=Path, help="the JSON file (in benchmarks/results/)")
+    options = parser.parse_args(arguments)
+    stop_on_sigterm()
+    sizes: list[dict[str, float]] = []
+    try:
+        with stage(children=1000) as prepared:
+            context = {
+                "machine": machine.described(prepared.folder),
+                "software": machine.software(),
+                "settings": prepared.settings(),
+            }
+            home = one_household(BATCH * BATCHES)
+            with serving(prepared) as address:
+                players = Players(address, prepared.folder)
+                alone = first_beats(address, prepared.households, prepared.title_id)
+                single = players.write_single(alone, [h.token for h in prepared.households])
+                together = first_beats(address, home, prepared.title_id)
+                batches = players.write_batches(together, home[0].token, BATCH)
+                beats = 0
+                for step in range(_STEPS):
+                    beats += players.play(single, connections=64, seconds=3).requests
+                    while beats < options.beats * (step + 1) / _STEPS:
+                        found = players.play(batches, connections=BATCHES, seconds=3, apart=True)
+                        beats += BATCH * found.requests
+                    largest = worker_sizes()[0]
+                    sizes.append({"beats": beats, "largest_worker_mib": largest})
+                    print(f"{beats:,} beats: {largest:.1f} MiB", file=sys.stderr)
+    except ServerError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    last = sizes[-1]["largest_worker_mib"]
+    growth = last - sizes[_STEPS // 2 - 1]["largest_worker_mib"]
+    return report.conclude(
+        "memory",
+        [
+            report.Verdict(
+                "P9",
+                f"largest worker after {beats:,} beats of all",
+                f"{last:.0f} MiB",
+                f"<= {TARGET_MIB:.0f} MiB",
+                last <= TARGET_MIB,
+            ),
+            report.Verdict(
+                "P9",
+                "growth in the second half of them",
+                f"{growth:.1f} MiB",
+                f"<= {TARGET_GROWTH_MIB:.0f} MiB",
+                growth <= TARGET_GROWTH_MIB,
+            ),
+        ],
+        {**context, "sizes": sizes},
+        options.output,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
