@@ -7,7 +7,7 @@ from typing import Any
 from django.contrib.auth.middleware import AuthenticationMiddleware
 from django.contrib.messages.middleware import MessageMiddleware
 from django.contrib.sessions.middleware import SessionMiddleware
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 from django.middleware.common import CommonMiddleware
 from django.middleware.csrf import CsrfViewMiddleware
@@ -69,18 +69,23 @@ class LengthMiddleware:
     Answers HEAD like GET, without the body (RFC 9110 section 9.3.2); servers complain else.
     """
 
-    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
+    def __init__(
+        self, get_response: Callable[[HttpRequest], HttpResponse | StreamingHttpResponse]
+    ) -> None:
         self.get_response = get_response
 
-    def __call__(self, request: HttpRequest) -> HttpResponse:
+    def __call__(self, request: HttpRequest) -> HttpResponse | StreamingHttpResponse:
         response = self.get_response(request)
-        if not response.streaming:
-            if "Content-Length" not in response.headers:
-                response.headers["Content-Length"] = str(len(response.content))
+        if isinstance(response, StreamingHttpResponse):
             if request.method == "HEAD":
-                length = response.headers["Content-Length"]
-                response.content = b""
-                response.headers["Content-Length"] = length
+                response.streaming_content = ()
+            return response
+        if "Content-Length" not in response.headers:
+            response.headers["Content-Length"] = str(len(response.content))
+        if request.method == "HEAD":
+            length = response.headers["Content-Length"]
+            response.content = b""
+            response.headers["Content-Length"] = length
         return response
 
 

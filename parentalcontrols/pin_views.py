@@ -1,15 +1,14 @@
 """The endpoints of the PIN, and of the audit of what it guards."""
 
-import base64
-import binascii
+from typing import Annotated
 
+import msgspec
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from parentalcontrols import accounts, ratelimits
+from parentalcontrols import accounts, cursors, ratelimits
 from parentalcontrols.authentication import AnyCaller
-from parentalcontrols.problems import invalid
 from parentalcontrols.serializers import (
     AuditPageSerializer,
     DetailSerializer,
@@ -27,6 +26,9 @@ from parentalcontrols.views import (
     caller_of,
 )
 from pins import audit, tokens, verification
+
+#: The id of an audit entry, which is where its next page begins.
+_Place = Annotated[int, msgspec.Meta(ge=0, lt=10**18)]
 
 
 class PinStatusView(BoundedView):
@@ -97,25 +99,8 @@ class AuditView(BoundedView):
         responses=AuditPageSerializer,
     )
     def get(self, request: Request) -> Response:
-        before = _read_cursor(request.query_params.get("cursor"))
+        cursor = request.query_params.get("cursor")
+        before = None if cursor is None else cursors.decode(cursor, _Place)
         page = audit.read(account_id=caller_of(request).account_id, before=before)
-        body = {"entries": page.entries, "next_cursor": _cursor(page.next_before)}
-        return Response(AuditPageSerializer(body).data)
-
-
-def _cursor(before: int | None) -> str | None:
-    """A place in the audit, as clients hand it back."""
-    return None if before is None else base64.urlsafe_b64encode(str(before).encode()).decode()
-
-
-def _read_cursor(cursor: str | None) -> int | None:
-    """The place that a cursor means; a 400 for one that this service never made."""
-    if cursor is None:
-        return None
-    try:
-        text = base64.b64decode(cursor, altchars=b"-_", validate=True).decode("ascii")
-    except (binascii.Error, ValueError):
-        text = ""
-    if not 1 <= len(text) <= 18 or not text.isdecimal():
-        raise invalid([{"field": "cursor", "code": "invalid", "detail": "This is no cursor."}])
-    return int(text)
+        after = None if page.next_before is None else cursors.encode(page.next_before)
+        return Response(AuditPageSerializer({"entries": page.entries, "next_cursor": after}).data)

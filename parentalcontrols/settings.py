@@ -388,7 +388,7 @@ DATA_UPLOAD_MAX_MEMORY_SIZE = MAX_BODY_BYTES
 CORS_ALLOWED_ORIGINS = _origins("CORS_ALLOWED_ORIGINS")
 CORS_ALLOW_HEADERS = ["authorization", "content-type", "idempotency-key"]
 CORS_URLS_REGEX = r"^/api/.*$"
-CORS_EXPOSE_HEADERS = ["Retry-After", "X-Locked-Until"]
+CORS_EXPOSE_HEADERS = ["Retry-After", "X-Locked-Until", "Content-Disposition"]
 
 CONTENT_SECURITY_POLICY = {
     "DIRECTIVES": {

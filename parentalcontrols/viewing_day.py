@@ -161,9 +161,9 @@ class Schedule:
 #: The viewing day of adults, who have no config (domain.md section 3).
 ADULT_SCHEDULE = Schedule((Segment(6, "UTC"),))
 
-#: How long a replaced schedule is remembered. Only sessions that are still open need it, and no
-#: day under a change is longer than 73 hours.
-_REMEMBERED = timedelta(days=14)
+#: How long a replaced schedule is remembered. The weekly report needs it longest: it steps back
+#: over seven days, and with a change in each of them none is longer than 73 hours.
+_REMEMBERED = timedelta(days=28)
 
 
 def changed_schedules(

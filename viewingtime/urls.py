@@ -28,4 +28,14 @@ urlpatterns = [
         views.GrantView.as_view(),
         name="grant",
     ),
+    path(
+        "parental-controls/profiles/<id:profile_id>/history",
+        views.HistoryView.as_view(),
+        name="history",
+    ),
+    path(
+        "parental-controls/weekly-report",
+        views.WeeklyReportView.as_view(),
+        name="weekly-report",
+    ),
 ]

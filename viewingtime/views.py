@@ -6,6 +6,8 @@ from uuid import UUID
 
 from django.conf import settings
 from django.db.models import Q
+from django.http.response import HttpResponseBase
+from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework.authentication import BaseAuthentication
 from rest_framework.exceptions import PermissionDenied
@@ -19,9 +21,29 @@ from parentalcontrols.models import Title
 from parentalcontrols.problems import Problem, invalid, not_found
 from parentalcontrols.views import HASHING_REQUEST_SECONDS, BoundedView, actor_of, caller_of
 from pins import verification
-from viewingtime import gathering, grants, heartbeats, ledger, ledgers, limits
+from viewingtime import (
+    gathering,
+    grants,
+    heartbeats,
+    history,
+    ledger,
+    ledgers,
+    limits,
+    reports,
+    spreadsheets,
+)
 from viewingtime.heartbeats import ClockTimestamp
 from viewingtime.ledger import Enforcement, Reason
+from viewingtime.read_serializers import (
+    FORMAT,
+    HISTORY_PARAMETERS,
+    HistorySerializer,
+    WeeklyReportSerializer,
+    history_body,
+    read_cursor,
+    read_date,
+    report_body,
+)
 from viewingtime.serializers import (
     BalanceSerializer,
     EligibilitySerializer,
@@ -285,3 +307,60 @@ class GrantView(BoundedView):
                 }
             ).data
         )
+
+
+class JSONOrCSVView(BoundedView):
+    """A table that may be asked for as a file for spreadsheets, too."""
+
+    @property
+    def default_response_headers(self) -> dict[str, str]:
+        return {**super().default_response_headers, "Vary": "Accept"}
+
+
+class HistoryView(JSONOrCSVView):
+    """What a profile watched, by viewing day and newest first."""
+
+    @extend_schema(
+        operation_id="history",
+        parameters=HISTORY_PARAMETERS,
+        responses={
+            (200, spreadsheets.JSON): HistorySerializer,
+            (200, spreadsheets.CSV): OpenApiTypes.STR,
+        },
+    )
+    def get(self, request: Request, profile_id: UUID) -> HttpResponseBase:
+        profile = profiles.owned(caller_of(request), profile_id)
+        query = request.query_params
+        as_file = spreadsheets.asked_for(request)
+        cursor = query.get("cursor")
+        days = {field: read_date(query, field) for field in ("from_date", "to_date")}
+        if cursor is None:
+            place = history.first_place(profile, **days)
+        elif as_file:
+            error = {"field": "cursor", "code": "not_paged", "detail": "A CSV file has no pages."}
+            raise invalid([error])
+        else:
+            place = read_cursor(cursor, **days)
+        if as_file:
+            return spreadsheets.history_file(profile_id=profile.id, place=place)
+        page = history.read(profile_id=profile.id, place=place, size=history.PAGE_SESSIONS)
+        return Response(history_body(profile.id, page))
+
+
+class WeeklyReportView(JSONOrCSVView):
+    """The last seven viewing days of every child of the household."""
+
+    @extend_schema(
+        operation_id="weekly_report",
+        parameters=[FORMAT],
+        responses={
+            (200, spreadsheets.JSON): WeeklyReportSerializer,
+            (200, spreadsheets.CSV): OpenApiTypes.STR,
+        },
+    )
+    def get(self, request: Request) -> HttpResponseBase:
+        as_file = spreadsheets.asked_for(request)
+        report = reports.weekly(caller_of(request).account_id)
+        if as_file:
+            return spreadsheets.report_file(report)
+        return Response(report_body(report))

@@ -101,6 +101,8 @@ BODIES: dict[tuple[str, str], Callable[[Cast], Any]] = {
         "timezone": "Europe/Berlin",
         "educational_exempt": False,
     },
+    ("history", "GET"): lambda cast: None,
+    ("weekly-report", "GET"): lambda cast: None,
     ("grant", "POST"): lambda cast: {"minutes": 15},
     ("balance", "GET"): lambda cast: None,
     ("playback-eligible", "GET"): lambda cast: None,

@@ -488,6 +488,8 @@ def doors(cast: Cast, session_id: str) -> list[tuple[str, str, Any]]:
         ("GET", f"/parental-controls/profiles/{child}/viewing-time", None),
         ("PUT", f"/parental-controls/profiles/{child}/viewing-time", {"reset_hour": 5}),
         ("POST", f"/parental-controls/profiles/{child}/viewing-time/grant", {"minutes": 15}),
+        ("GET", f"/parental-controls/profiles/{child}/history", None),
+        ("GET", "/parental-controls/weekly-report", None),
         ("GET", f"/viewing-time/balance/{child}", None),
         ("GET", f"/viewing-time/playback-eligible/{child}", None),
         ("POST", "/viewing-time/heartbeat", beat),

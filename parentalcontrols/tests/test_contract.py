@@ -5,7 +5,7 @@ retyped; a new one has to be added here.
 """
 
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -72,6 +72,11 @@ def moment(value: Any) -> bool:
         and "T" in value
         and datetime.fromisoformat(value).utcoffset() == timedelta(0)
     )
+
+
+def day(value: Any) -> bool:
+    """A date alone."""
+    return isinstance(value, str) and date.fromisoformat(value).isoformat() == value
 
 
 def one_of(*values: Any) -> Check:
@@ -149,6 +154,53 @@ ELIGIBILITY: dict[str, Check] = {
     "reason": one_of(None, "viewing_time_exhausted"),
     "next_reset_at": nullable(moment),
 }
+HISTORY: dict[str, Check] = {
+    "profile_id": uuid,
+    "days": lambda value: isinstance(value, list),
+    "next_cursor": nullable(text),
+}
+HISTORY_DAY: dict[str, Check] = {
+    "date": day,
+    "total_minutes": minutes,
+    "educational_minutes": minutes,
+    "counted_minutes": minutes,
+    "sessions": lambda value: isinstance(value, list) and bool(value),
+}
+HISTORY_SESSION: dict[str, Check] = {
+    "session_id": uuid,
+    "title_id": uuid,
+    "title_name": text,
+    "device_type": one_of("tv", "mobile", "tablet", "web"),
+    "is_educational": flag,
+    "started_at": moment,
+    "ended_at": nullable(moment),
+    "duration_minutes": minutes,
+}
+REPORT: dict[str, Check] = {
+    "week_start": day,
+    "week_end": day,
+    "profiles": lambda value: isinstance(value, list),
+}
+REPORT_PROFILE: dict[str, Check] = {
+    "profile_id": uuid,
+    "profile_name": text,
+    "daily_totals": lambda value: isinstance(value, list) and len(value) == 7,
+    "average_daily_minutes": minutes,
+    "total_minutes": minutes,
+    "educational_minutes": minutes,
+    "limit_usage_percent": nullable(minutes),
+    "top_titles": lambda value: isinstance(value, list) and len(value) <= 3,
+}
+REPORT_DAY: dict[str, Check] = {
+    "date": day,
+    "minutes": minutes,
+    "counted_minutes": minutes,
+    "educational_minutes": minutes,
+    "limit_minutes": nullable(minutes),
+    "granted_minutes": minutes,
+    "is_unlimited_override": flag,
+}
+TOP_TITLE: dict[str, Check] = {"title_id": uuid, "title_name": text, "total_minutes": minutes}
 HEARTBEAT: dict[str, Check] = {
     "session_id": nullable(uuid),
     "enforcement": one_of("allowed", "warning_15", "warning_5", "blocked"),
@@ -180,6 +232,7 @@ TESTED = {
     *(("pin-verify", "POST"), ("pin-reset", "POST"), ("audit", "GET")),
     *(("viewing-time", "GET"), ("viewing-time", "PUT"), ("grant", "POST")),
     *(("balance", "GET"), ("playback-eligible", "GET")),
+    *(("history", "GET"), ("weekly-report", "GET")),
     *(("heartbeat", "POST"), ("heartbeats", "POST"), ("end-session", "POST")),
 }
 
@@ -255,6 +308,8 @@ def test_every_route_is_tested_here() -> None:
         "GET /parental-controls/profiles/{profile_id}/viewing-time",
         "PUT /parental-controls/profiles/{profile_id}/viewing-time",
         "POST /parental-controls/profiles/{profile_id}/viewing-time/grant",
+        "GET /parental-controls/profiles/{profile_id}/history",
+        "GET /parental-controls/weekly-report",
         "GET /viewing-time/balance/{profile_id}",
         "GET /viewing-time/playback-eligible/{profile_id}",
         "POST /viewing-time/heartbeat",
@@ -561,6 +616,64 @@ def test_playback_eligible(home: Home) -> None:
     home.refused("GET", f"{path}?title_id={uuid4()}", None, status=404, code="not_found")
     errors = home.refused("GET", f"{path}?title_id=5", None, status=400, code="invalid")
     assert [error["field"] for error in errors] == ["title_id"]
+
+
+def test_history(home: Home) -> None:
+    cast = home.cast
+    session = cast.phone.beat(cast.child, cast.cartoon)["session_id"]
+    pass_time(100)
+    cast.phone.beat(cast.child, cast.documentary, session_id=session)
+    cast.phone.beat(cast.adult, cast.cartoon)
+    for profile, count in ((cast.child, 2), (cast.adult, 1), (cast.sibling, 0)):
+        found = home.ask("GET", f"/parental-controls/profiles/{profile.id}/history")
+        assert_shape(found, HISTORY)
+        assert found["profile_id"] == str(profile.id)
+        assert found["next_cursor"] is None
+        assert [len(one["sessions"]) for one in found["days"]] == [count] * bool(count)
+        for one in found["days"]:
+            assert_shape(one, HISTORY_DAY)
+            for listed in one["sessions"]:
+                assert_shape(listed, HISTORY_SESSION)
+    path = f"/parental-controls/profiles/{cast.child.id}/history"
+    for field, value in (("from_date", "1"), ("to_date", ""), ("cursor", "x"), ("format", "xml")):
+        query = f"{path}?{field}={value}"
+        errors = home.refused("GET", query, None, status=400, code="invalid")
+        assert [error["field"] for error in errors] == [field]
+    foreign = f"/parental-controls/profiles/{cast.foreign_child.id}/history"
+    home.refused("GET", foreign, None, status=404, code="not_found")
+
+
+def test_weekly_report(home: Home) -> None:
+    cast = home.cast
+    session = cast.phone.beat(cast.child, cast.cartoon)["session_id"]
+    pass_time(100)
+    cast.phone.beat(cast.child, cast.cartoon, session_id=session)
+    report = home.ask("GET", "/parental-controls/weekly-report")
+    assert_shape(report, REPORT)
+    assert [child["profile_name"] for child in report["profiles"]] == ["Mia", "Noah"]
+    for child in report["profiles"]:
+        assert_shape(child, REPORT_PROFILE)
+        for one in child["daily_totals"]:
+            assert_shape(one, REPORT_DAY)
+        for title in child["top_titles"]:
+            assert_shape(title, TOP_TITLE)
+    assert [len(child["top_titles"]) for child in report["profiles"]] == [1, 0]
+    query = "/parental-controls/weekly-report?format=xml"
+    errors = home.refused("GET", query, None, status=400, code="invalid")
+    assert [error["field"] for error in errors] == ["format"]
+
+
+@pytest.mark.parametrize("name", ["history", "weekly-report"])
+def test_a_table_as_a_file(home: Home, name: str) -> None:
+    home.cast.phone.beat(home.cast.child, home.cast.cartoon)
+    child = f"profiles/{home.cast.child.id}/" if name == "history" else ""
+    path = f"/api/v1/parental-controls/{child}{name}"
+    by_query = home.send("GET", f"{path}?format=csv")
+    by_header = home.send("GET", path, headers={"Accept": "text/csv"})
+    assert by_query.status_code == by_header.status_code == 200
+    assert by_query.content == by_header.content
+    assert by_query.headers["Content-Type"] == "text/csv; charset=utf-8"
+    assert by_query.headers["Content-Disposition"].startswith(f'attachment; filename="{name}-')
 
 
 def test_heartbeat(home: Home) -> None:

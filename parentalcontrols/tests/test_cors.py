@@ -58,7 +58,7 @@ def test_answers_and_errors_can_be_read_by_the_page(cast: Cast) -> None:
         assert answer.status_code == status
         assert answer.headers["Access-Control-Allow-Origin"] == PLAYER
         exposed = set(answer.headers["Access-Control-Expose-Headers"].split(", "))
-        assert {"Retry-After", "X-Locked-Until"} <= exposed
+        assert {"Retry-After", "X-Locked-Until", "Content-Disposition"} <= exposed
     assert_problem(answer, 401)
 
 

@@ -55,6 +55,8 @@ DECIDED: dict[tuple[str, str], str] = {
     ("audit", "GET"): PARENT,
     ("viewing-time", "GET"): OWN,
     ("viewing-time", "PUT"): PARENT,
+    ("history", "GET"): PARENT,
+    ("weekly-report", "GET"): PARENT,
     ("grant", "POST"): WITH_PIN,
     ("balance", "GET"): OWN,
     ("playback-eligible", "GET"): OWN,
