@@ -44,6 +44,7 @@ lint: $(STAMP)
 	@$(VENV)/bin/lint-imports
 	@$(PY) -m bandit -q -ll -c pyproject.toml -r $(PACKAGES)
 	@$(LAUNCHER) with sh -ec "$$ON_SERVERS"
+	@if command -v promtool >/dev/null; then deploy/check; fi
 
 bench: $(STAMP)
 	@$(PY) -m benchmarks.hashing $(ARGS)

@@ -9,9 +9,14 @@ import importlib
 import os
 import sys
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
+from django.apps import apps
 from django.core.exceptions import ImproperlyConfigured
+
+# Since then the service runs, whichever of its workers are replaced.
+_started = monotonic()
 
 # The settings put their limits for requests on a web process alone, not on a migration.
 os.environ["SERVING"] = "1"
@@ -73,3 +78,14 @@ def post_worker_init(worker: Any) -> None:
     finally:
         # Requests run in other threads, each with a connection of its own.
         connection.close()
+    if apps.ready and apps.is_installed("adminmetrics"):
+        from adminmetrics import rollup
+
+        rollup.start(service_started=_started)
+
+
+def worker_exit(server: Any, worker: Any) -> None:
+    """Hand over what was counted since the last time."""
+    rollup = sys.modules.get("adminmetrics.rollup")
+    if rollup is not None:
+        rollup.stop()

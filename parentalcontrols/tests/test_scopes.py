@@ -53,6 +53,7 @@ DECIDED: dict[tuple[str, str], str] = {
     ("pin-verify", "POST"): OWN,
     ("pin-reset", "POST"): PARENT,
     ("audit", "GET"): PARENT,
+    ("admin-metrics", "GET"): PARENT,
     ("viewing-time", "GET"): OWN,
     ("viewing-time", "PUT"): PARENT,
     ("grant", "POST"): WITH_PIN,
@@ -63,7 +64,7 @@ DECIDED: dict[tuple[str, str], str] = {
     ("end-session", "POST"): OWN,
 }
 #: What is served beside the API, but for the admin's pages.
-BESIDE = {"", "api/docs", "api/docs/", "api/schema/", "livez", "readyz"}
+BESIDE = {"", "api/docs", "api/docs/", "api/schema/", "livez", "readyz", "metrics"}
 
 
 def those(*decisions: str) -> list[Route]:
