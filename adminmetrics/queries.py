@@ -119,14 +119,12 @@ def series(
 def _parameters(
     *, resolutions: list[int], since: datetime, source: Source | None, step: int | None = None
 ) -> dict[str, Any]:
+    return {"resolutions": resolutions, "since": since, "step": step, **_narrowed(source)}
+
+
+def _narrowed(source: Source | None) -> dict[str, str | None]:
     source = source or Source()
-    return {
-        "resolutions": resolutions,
-        "since": since,
-        "instance": source.instance,
-        "worker": source.worker,
-        "step": step,
-    }
+    return {"instance": source.instance, "worker": source.worker}
 
 
 def _by_step(parameters: dict[str, Any], *, names: Iterable[str]) -> dict[int, Figures]:
@@ -140,6 +138,30 @@ def _by_step(parameters: dict[str, Any], *, names: Iterable[str]) -> dict[int, F
         for step, name, bucket, count in cursor.fetchall():
             buckets[step][name][bucket] = count
     return {step: Figures(sums[step], buckets[step]) for step in sorted(sums)}
+
+
+def merged(parts: Iterable[Figures]) -> Figures:
+    """The figures of several steps together."""
+    sums: dict[str, Sum] = {}
+    found: dict[str, dict[int, int]] = defaultdict(lambda: defaultdict(int))
+    for part in parts:
+        for name, one in part.sums.items():
+            so_far = sums.get(name, Sum())
+            sums[name] = Sum(
+                so_far.count + one.count, so_far.total + one.total, max(so_far.most, one.most)
+            )
+        for name, counts in part.histograms.items():
+            for bucket, count in counts.items():
+                found[name][bucket] += count
+    return Figures(sums, found)
+
+
+def total(name: str, source: Source | None = None) -> int:
+    """How often something was counted, ever."""
+    with connection.cursor() as cursor:
+        cursor.execute(sql.TOTAL, {"name": name, **_narrowed(source)})
+        (count,) = cursor.fetchone()
+    return int(count)
 
 
 def service(*, instance: str | None = None) -> Service:

@@ -189,6 +189,15 @@ WHERE r.resolution = ANY(%(resolutions)s)
 GROUP BY 1, r.name, u.bucket
 """
 
+#: How often one thing was counted, ever; of one instance or worker if one is named.
+TOTAL = """
+SELECT coalesce(sum(r.count), 0)::bigint
+FROM metric_rollups AS r
+WHERE r.name = %(name)s
+    AND (%(instance)s::text IS NULL OR r.instance = %(instance)s)
+    AND (%(worker)s::text IS NULL OR r.worker = %(worker)s)
+"""
+
 #: The service as its processes tell it: now by the database's clock, seconds for which some
 #: process was always there, the instant up to which everybody's figures are complete, how many
 #: are alive, and the sums of their gauges. Of one instance if one is named; locks nothing.

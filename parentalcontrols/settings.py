@@ -205,6 +205,8 @@ CSRF_TRUSTED_ORIGINS = _origins("CSRF_TRUSTED_ORIGINS")
 BASE_URL = env.str("BASE_URL", "http://127.0.0.1:8000").rstrip("/")
 
 INSTALLED_APPS = [
+    # Before the admin, whose templates it completes.
+    "adminmetrics",
     "django.contrib.admin",
     "django.contrib.auth",
     "django.contrib.contenttypes",
@@ -220,7 +222,6 @@ INSTALLED_APPS = [
     "parentalcontrols",
     "viewingtime",
     "pins",
-    "adminmetrics",
 ]
 if TESTING or _flag("LINT_MIGRATIONS"):
     INSTALLED_APPS.append("django_migration_linter")
@@ -350,6 +351,11 @@ HEARTBEAT_LOG_SAMPLE = _number("HEARTBEAT_LOG_SAMPLE", 1000, least=0, most=1_000
 # The number of configs in the cache; empty where there is none.
 METRICS_CONFIG_CACHE_SIZE = ""
 CONFIG_CACHE_MAX_ENTRIES = 10_000
+# Figures of the moment: label, note, callable that answers a whole number.
+METRICS_LIVE_FIGURES = {
+    "watching": ("Children watching", "now", "viewingtime.watching.children_watching"),
+    "pins_locked": ("PINs locked", "now", "pins.verification.locked_now"),
+}
 
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": ["parentalcontrols.authentication.AccountAuthentication"],

@@ -236,6 +236,12 @@ def unlock(account_ids: Iterable[UUID], *, actor: Actor) -> list[UUID]:
     return [account_id for account_id, _ in locks]
 
 
+def locked_now() -> int:
+    """How many PINs are locked at this moment."""
+    row = _one(sql.COUNT_LOCKED)
+    return int(row[0]) if row else 0
+
+
 def required(detail: str) -> Problem:
     """A PIN, or what it buys, is missing; `detail` says what to send."""
     return Problem(403, "pin_required", detail)

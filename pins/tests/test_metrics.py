@@ -5,8 +5,9 @@ from collections.abc import Iterator
 import pytest
 
 from adminmetrics import recorder
-from parentalcontrols.tests.cast import PIN, Cast, set_pin
-from pins import hashing
+from parentalcontrols.tests.cast import PIN, Cast, database_now, set_pin
+from pins import hashing, verification
+from pins.models import Pin
 
 VERIFY = "/parental-controls/pin/verify"
 
@@ -53,3 +54,14 @@ def test_waits_for_a_turn_and_the_queue_are_told() -> None:
     found = recorder.read()
     assert found.gauges[recorder.HASHING_QUEUE] == 0
     assert sum(found.buckets[recorder.HASH_WAIT_SECONDS]) == 1
+
+
+def test_locks_in_force_are_counted(cast: Cast) -> None:
+    set_pin(cast.parent)
+    set_pin(cast.outsider)
+    assert verification.locked_now() == 0
+    for _ in range(5):
+        cast.phone.post(VERIFY, {"pin": "9999"})
+    assert verification.locked_now() == 1
+    Pin.objects.update(locked_until=database_now())
+    assert verification.locked_now() == 0
