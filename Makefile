@@ -21,7 +21,7 @@ export PORT DATA_DIR WORKERS BIND_HOST
 # An environment whose Python has gone (an upgrade, a move) is made anew.
 $(shell test -x $(PY) || rm -f $(STAMP))
 
-.PHONY: help run test lint bench format clean
+.PHONY: help run test lint bench format screenshots clean
 .DEFAULT_GOAL := help
 
 help:
@@ -30,6 +30,7 @@ help:
 	@echo "make lint     style, types, imports, migrations, security"
 	@echo "make bench    measure everything; ARGS are names; bench-NAME takes one's own ARGS"
 	@echo "make format   let ruff format the code"
+	@echo "make screenshots   take the pictures of docs/images anew, with Debian's Chromium"
 	@echo "make clean    remove .venv and caches; the data in DATA_DIR stays"
 
 run: $(STAMP)
@@ -44,6 +45,7 @@ lint: $(STAMP)
 	@$(VENV)/bin/lint-imports
 	@$(PY) -m bandit -q -ll -c pyproject.toml -r $(PACKAGES)
 	@$(LAUNCHER) with sh -ec "$$ON_SERVERS"
+	@if command -v promtool >/dev/null; then deploy/check; fi
 
 bench: $(STAMP)
 	@$(PY) -m benchmarks $(ARGS)
@@ -51,6 +53,9 @@ bench: $(STAMP)
 # One of them with its own options: make bench-reads ARGS="--rounds 2".
 bench-%: $(STAMP)
 	@$(PY) -m benchmarks.$* $(ARGS)
+
+screenshots: $(STAMP)
+	@$(LAUNCHER) test adminmetrics/tests/screenshots.py -q
 
 format: $(STAMP)
 	@$(PY) -m ruff check --fix .

@@ -215,7 +215,8 @@ class Excerpt:
     """A short table on an object's page, beside its form and not a part of it.
 
     Not an inline: its rows come and go while staff edits, and a formset refuses to be saved when
-    they do. `more_url` leads to the whole list, empty where the excerpt is all there is.
+    they do. `more_url` leads to the whole list, empty where the excerpt is all there is. `figure`
+    is a picture above the table, as safe HTML without inline styles.
     """
 
     heading: str
@@ -223,6 +224,7 @@ class Excerpt:
     rows: Sequence[Sequence[Any]]
     empty: str = "None yet."
     more_url: str = ""
+    figure: str = ""
 
 
 def change_url(model: type[Model], pk: Any) -> str:

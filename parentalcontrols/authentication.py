@@ -256,5 +256,19 @@ class ParentOnly(BasePermission):
         return isinstance(request.auth, Caller) and request.auth.is_parent
 
 
+class StaffOnly(ParentOnly):
+    """Lets in account tokens of staff; `request.user` has to be the account."""
+
+    message = "Only staff may do this."
+    code = "staff_required"
+
+    def has_permission(self, request: Request, view: Any) -> bool:
+        if not super().has_permission(request, view):
+            # Nothing is told of staff to a child's device.
+            self.message, self.code = ParentOnly.message, ParentOnly.code
+            return False
+        return bool(request.user.is_staff)
+
+
 class AnyCaller(IsAuthenticated):
     """Lets in the tokens of children's devices, too; their profile is for the view to check."""

@@ -9,10 +9,13 @@ import os
 import subprocess  # nosec B404
 import sys
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 # The settings put their limits for requests on a web process alone, not on a migration.
 os.environ["SERVING"] = "1"
+# Since then the service runs (the monotonic clock), whichever of its workers are replaced.
+os.environ.setdefault("SERVICE_STARTED", str(monotonic()))
 
 _CHECK = """
 import sys
@@ -69,8 +72,20 @@ loglevel = os.environ.get("LOG_LEVEL", "warning").lower()
 
 def post_worker_init(worker: Any) -> None:
     """Pay for connections, prepared statements and imports before the first request does."""
+    from django.apps import apps
     from django.conf import settings
     from django.utils.module_loading import import_string
 
     for name in settings.WEB_PROCESS_STARTS:
         import_string(name)()
+    if apps.is_installed("adminmetrics"):
+        from adminmetrics import rollup
+
+        rollup.start(service_started=float(os.environ["SERVICE_STARTED"]))
+
+
+def worker_exit(server: Any, worker: Any) -> None:
+    """Hand over what was counted since the last time."""
+    rollup = sys.modules.get("adminmetrics.rollup")
+    if rollup is not None:
+        rollup.stop()

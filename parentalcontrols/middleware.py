@@ -12,6 +12,7 @@ from django.http.response import HttpResponseBase
 from django.middleware.common import CommonMiddleware
 from django.middleware.csrf import CsrfViewMiddleware
 
+from adminmetrics import recorder
 from parentalcontrols import problems
 
 ADMIN_PREFIX = "/admin/"
@@ -86,6 +87,19 @@ class LengthMiddleware:
             length = response.headers["Content-Length"]
             response.content = b""
             response.headers["Content-Length"] = length
+        return response
+
+
+class RefusalMiddleware:
+    """Counts problems by their codes, and faults of ours."""
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        response = self.get_response(request)
+        if response.status_code >= 400:
+            recorder.refusal(response.status_code, getattr(response, "code", "other"))
         return response
 
 

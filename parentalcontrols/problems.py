@@ -1,7 +1,8 @@
 """Every error the API answers, as RFC 9457 `application/problem+json`, from one place.
 
-A leaf: it imports nothing of ours. Members: `type, title, status, detail, code`, and `errors`
-(`[{field, code, detail}]`) for validation; some problems carry members of their own.
+A leaf: of ours it imports `request_ids` alone. Members: `type, title, status, detail, code`, the
+`request_id` of the running request, and `errors` (`[{field, code, detail}]`) for validation; some
+problems carry members of their own.
 """
 
 import logging
@@ -19,6 +20,8 @@ from django.db import IntegrityError, InterfaceError, OperationalError
 from django.http import Http404, HttpRequest, JsonResponse
 from psycopg.errors import ForeignKeyViolation
 from rest_framework import exceptions
+
+from parentalcontrols import request_ids
 
 logger = logging.getLogger(__name__)
 
@@ -86,6 +89,14 @@ class Problem(Exception):
         if self.errors:
             document["errors"] = self.errors
         return document
+
+
+class ProblemResponse(JsonResponse):
+    """A problem as an answer; tells its code to whoever counts."""
+
+    def __init__(self, document: Mapping[str, Any], *, code: str, **options: Any) -> None:
+        super().__init__(document, **options)
+        self.code = code
 
 
 def not_found() -> Problem:
@@ -177,9 +188,13 @@ def exception_handler(error: Exception, context: Mapping[str, Any]) -> JsonRespo
 
 
 def response(problem: Problem) -> JsonResponse:
-    """A problem as an answer."""
-    return JsonResponse(
-        problem.document(),
+    """A problem as an answer, with the id by which its request is found in the logs."""
+    document = problem.document()
+    if (request_id := request_ids.current()) is not None:
+        document["request_id"] = request_id
+    return ProblemResponse(
+        document,
+        code=problem.code,
         status=problem.status,
         headers=problem.headers,
         content_type=CONTENT_TYPE,

@@ -6,6 +6,7 @@ secret has a default. `.env.example` and `docs/operations.md` list the variables
 
 import ipaddress
 import re
+import socket
 import sys
 import warnings
 import zoneinfo
@@ -216,6 +217,8 @@ CSRF_TRUSTED_ORIGINS = _origins("CSRF_TRUSTED_ORIGINS")
 BASE_URL = env.str("BASE_URL", "http://127.0.0.1:8000").rstrip("/")
 
 INSTALLED_APPS = [
+    # Before the admin, whose templates it completes.
+    "adminmetrics",
     "django.contrib.admin",
     "django.contrib.auth",
     "django.contrib.contenttypes",
@@ -231,7 +234,6 @@ INSTALLED_APPS = [
     "parentalcontrols",
     "viewingtime",
     "pins",
-    "adminmetrics",
 ]
 if TESTING or _flag("LINT_MIGRATIONS"):
     INSTALLED_APPS.append("django_migration_linter")
@@ -242,6 +244,8 @@ MIGRATION_LINTER_OPTIONS = {
 
 # Sessions, users and messages belong to the admin's paths alone; an API request pays for none.
 MIDDLEWARE = [
+    "parentalcontrols.request_ids.RequestIdMiddleware",
+    "parentalcontrols.middleware.RefusalMiddleware",
     "parentalcontrols.middleware.LengthMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
@@ -355,6 +359,39 @@ RATELIMITS = {
 # Proxies whose `X-Forwarded-For` is believed.
 TRUSTED_PROXIES = _networks("TRUSTED_PROXIES")
 
+# Metrics: how often each process hands over what it counted, in seconds, and how long minutes,
+# hours and days of it are kept apart.
+METRICS_ENABLED = _flag("METRICS_ENABLED", default=True)
+METRICS_FLUSH_SECONDS = _number("METRICS_FLUSH_SECONDS", 2, least=1, most=5)
+METRICS_MINUTE_DAYS = _number("METRICS_MINUTE_DAYS", 2, least=1, most=30)
+METRICS_HOUR_DAYS = _number("METRICS_HOUR_DAYS", 30, least=METRICS_MINUTE_DAYS, most=400)
+METRICS_DAY_DAYS = _number("METRICS_DAY_DAYS", 400, least=METRICS_HOUR_DAYS, most=4000)
+INSTANCE_NAME = env.str("INSTANCE_NAME", "").strip()
+INSTANCE_NAME = INSTANCE_NAME or f"{socket.gethostname()}:{env.str('PORT', '') or 8000}"
+if not re.fullmatch(r"[A-Za-z0-9._:\[\]-]{1,200}", INSTANCE_NAME):
+    raise ImproperlyConfigured(
+        "INSTANCE_NAME must be 1 to 200 letters, digits or any of . _ : - [ ]: set it so, or "
+        "leave it out."
+    )
+# Who may read /metrics: who asks from this host, who has the token, or nobody.
+METRICS_ACCESS = env.str("METRICS_ACCESS", "").strip().lower() or "loopback"
+if METRICS_ACCESS not in {"loopback", "token", "off"}:
+    raise ImproperlyConfigured("METRICS_ACCESS must be loopback, token or off.")
+METRICS_TOKEN = ""
+if METRICS_ACCESS == "token":
+    METRICS_TOKEN = _secret("METRICS_TOKEN", "opens /metrics")
+# Of so many heartbeats one is logged; 0 logs none.
+HEARTBEAT_LOG_SAMPLE = _number("HEARTBEAT_LOG_SAMPLE", 1000, least=0, most=1_000_000)
+# What adminmetrics shows of packages that it does not know: callables by their dotted paths.
+# The number of configs in the cache; empty where there is none.
+METRICS_CONFIG_CACHE_SIZE = ""
+CONFIG_CACHE_MAX_ENTRIES = 10_000
+# Figures of the moment: label, note, callable that answers a whole number.
+METRICS_LIVE_FIGURES = {
+    "watching": ("Children watching", "now", "viewingtime.watching.children_watching"),
+    "pins_locked": ("PINs locked", "now", "pins.verification.locked_now"),
+}
+
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": ["parentalcontrols.authentication.AccountAuthentication"],
     "DEFAULT_PERMISSION_CLASSES": ["parentalcontrols.authentication.ParentOnly"],
@@ -386,9 +423,14 @@ MAX_BODY_BYTES = _number("MAX_BODY_BYTES", 1024 * 1024, least=65536, most=16 * 1
 DATA_UPLOAD_MAX_MEMORY_SIZE = MAX_BODY_BYTES
 
 CORS_ALLOWED_ORIGINS = _origins("CORS_ALLOWED_ORIGINS")
-CORS_ALLOW_HEADERS = ["authorization", "content-type", "idempotency-key"]
+CORS_ALLOW_HEADERS = ["authorization", "content-type", "idempotency-key", "x-request-id"]
 CORS_URLS_REGEX = r"^/api/.*$"
-CORS_EXPOSE_HEADERS = ["Retry-After", "X-Locked-Until", "Content-Disposition"]
+CORS_EXPOSE_HEADERS = [
+    "Retry-After",
+    "X-Locked-Until",
+    "X-Request-ID",
+    "Content-Disposition",
+]
 
 CONTENT_SECURITY_POLICY = {
     "DIRECTIVES": {
@@ -436,11 +478,15 @@ LOGGING = {
     "disable_existing_loggers": False,
     "formatters": {
         "json": {
-            "()": "pythonjsonlogger.json.JsonFormatter",
+            "()": "parentalcontrols.logs.JsonLines",
             "format": "%(asctime)s %(levelname)s %(name)s %(message)s",
             "rename_fields": {"asctime": "time", "levelname": "level", "name": "logger"},
         },
-        "plain": {"format": "%(asctime)s %(levelname)-7s %(name)s %(message)s"},
+        "plain": {
+            "()": "parentalcontrols.logs.PlainLines",
+            "fmt": "%(asctime)s %(levelname)-7s %(request_id)s %(name)s %(message)s",
+            "defaults": {"request_id": "-"},
+        },
     },
     "filters": {
         # A 4xx is the client's affair, and a 503 is logged where it is decided.
@@ -448,11 +494,13 @@ LOGGING = {
             "()": "django.utils.log.CallbackFilter",
             "callback": lambda record: getattr(record, "status_code", 500) != 503,
         },
+        "request_id": {"()": "parentalcontrols.request_ids.RequestIdFilter"},
     },
     "handlers": {
         "stderr": {
             "class": "logging.StreamHandler",
             "formatter": "plain" if sys.stderr.isatty() else "json",
+            "filters": ["request_id"],
         }
     },
     "root": {"handlers": ["stderr"], "level": LOG_LEVEL},

@@ -8,7 +8,7 @@ from django.views.generic import RedirectView
 from drf_spectacular.renderers import OpenApiJsonRenderer2
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitView
 
-from parentalcontrols import pin_views, problems, views
+from parentalcontrols import metrics_views, pin_views, problems, views
 from parentalcontrols.admin import change_own_password
 
 
@@ -47,6 +47,7 @@ api: list[URLPattern | URLResolver] = [
     path("parental-controls/pin/verify", pin_views.PinVerifyView.as_view(), name="pin-verify"),
     path("parental-controls/pin/reset", pin_views.PinResetView.as_view(), name="pin-reset"),
     path("parental-controls/audit", pin_views.AuditView.as_view(), name="audit"),
+    path("admin/metrics", metrics_views.AdminMetricsView.as_view(), name="admin-metrics"),
     path("", include("viewingtime.urls")),
 ]
 
@@ -68,6 +69,7 @@ urlpatterns = [
     ),
     path("livez", views.livez, name="livez"),
     path("readyz", views.readyz, name="readyz"),
+    path("metrics", metrics_views.prometheus, name="metrics"),
     path("admin/password_change/", admin.site.admin_view(change_own_password, cacheable=True)),
     path("admin/", admin.site.urls),
 ]

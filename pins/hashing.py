@@ -18,12 +18,14 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from functools import lru_cache, partial
+from time import monotonic
 from typing import ParamSpec, TypeVar, cast
 from uuid import UUID
 
 import bcrypt
 from django.conf import settings
 
+from adminmetrics import recorder
 from parentalcontrols.problems import unavailable
 
 P = ParamSpec("P")
@@ -55,6 +57,7 @@ class _Hashers:
             is_free = owner is None or self.owners[owner] < max(1, settings.HASHING_SLOTS // 2)
             if is_free:
                 self.owners[owner] += 1
+                recorder.gauge(recorder.HASHING_QUEUE, self.owners.total())
         if not is_free:
             self.slots.release()
         return is_free
@@ -65,6 +68,7 @@ class _Hashers:
             self.owners[owner] -= 1
             if not self.owners[owner]:
                 del self.owners[owner]
+            recorder.gauge(recorder.HASHING_QUEUE, self.owners.total())
         self.slots.release()
 
 
@@ -123,7 +127,10 @@ def turn() -> Iterator[None]:
         return
     with slot():
         turns = _hashers().turns
-        if not turns.acquire(timeout=_LONGEST_WAIT):
+        asked = monotonic()
+        has_turn = turns.acquire(timeout=_LONGEST_WAIT)
+        recorder.observe(recorder.HASH_WAIT_SECONDS, monotonic() - asked)
+        if not has_turn:
             raise unavailable()
         token = _has_turn.set(True)
         try:

@@ -79,6 +79,11 @@ WHERE p.account_id = h.account_id
 RETURNING CASE WHEN h.locked_until > clock_timestamp() THEN h.locked_until END
 """
 
+#: How many PINs are locked now; served by `ix_pins_locked`, locks nothing.
+COUNT_LOCKED = """
+SELECT count(*) FROM pins WHERE locked_until > clock_timestamp()
+"""
+
 #: The first PIN of an account; no row where it has one by now.
 SET_FIRST = """
 INSERT INTO pins (account_id, pin_hash, version)

@@ -14,6 +14,7 @@ from uuid import UUID, uuid4
 
 from django.db import connection, transaction
 
+from adminmetrics import recorder
 from parentalcontrols.problems import Problem, unavailable
 from pins import audit, hashing, sql
 from pins.audit import Actor
@@ -24,6 +25,9 @@ LEAST_SECONDS = 0.2
 
 #: How often a reservation is tried where a lock ended between two statements.
 _TRIES = 3
+
+#: What the metrics call the refusals of a PIN.
+_OUTCOMES = {"incorrect_pin": "wrong", "pin_locked": "locked", "pin_not_set": "not_set"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +62,16 @@ def check(account_id: UUID, pin: str, *, actor: Actor) -> UUID:
     403 `incorrect_pin` or `pin_locked`, 400 `pin_not_set`; 503 where too many are being checked,
     which spends no attempt. Never inside a transaction: its rollback would give a guess back.
     """
+    try:
+        version = _check(account_id, pin, actor)
+    except Problem as problem:
+        recorder.pin(_OUTCOMES.get(problem.code, "busy"))
+        raise
+    recorder.pin("right")
+    return version
+
+
+def _check(account_id: UUID, pin: str, actor: Actor) -> UUID:
     started = time.monotonic()
     _refuse_locked(_one(sql.LOCK_STATE, account_id=account_id))
     with hashing.slot(account_id):
@@ -220,6 +234,12 @@ def unlock(account_ids: Iterable[UUID], *, actor: Actor) -> list[UUID]:
         for account_id, locked_until in locks:
             _tell_unlocked(account_id, locked_until, actor)
     return [account_id for account_id, _ in locks]
+
+
+def locked_now() -> int:
+    """How many PINs are locked at this moment."""
+    row = _one(sql.COUNT_LOCKED)
+    return int(row[0]) if row else 0
 
 
 def required(detail: str) -> Problem:

@@ -4,13 +4,15 @@ Nothing here writes: a session, a balance and a grant are what the service count
 parent gave, and no correction of a title or a profile reaches them.
 """
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any, ClassVar
+from zoneinfo import ZoneInfo
 
 from django.contrib import admin
 from django.db.models import QuerySet
 from django.http import HttpRequest
+from django.template.loader import render_to_string
 
 from adminmetrics.pages import (
     EXCERPT_ROWS,
@@ -23,12 +25,15 @@ from adminmetrics.pages import (
     yes_no,
 )
 from parentalcontrols.admin import ProfileAdmin as HouseholdProfileAdmin
-from parentalcontrols.models import Account, Profile, Title
-from viewingtime import ledger, ledgers
+from parentalcontrols.models import DEFAULT_TIMEZONE, Account, Profile, Title
+from viewingtime import ledger, ledgers, timelines
+from viewingtime.ledger import Balance, Viewer
 from viewingtime.models import TimeGrant, ViewingSession, ViewingTimeBalance
 
 #: Viewing days and grants on a child's page.
 LATEST_DAYS = 7
+#: Sessions in the picture of a day.
+MOST_PICTURED = 200
 
 
 def hours(time: timedelta | Decimal | int | None) -> str:
@@ -188,7 +193,7 @@ class ProfileAdmin(HouseholdProfileAdmin):
     def excerpts(self, request: HttpRequest, obj: Profile) -> list[Excerpt]:
         excerpts = super().excerpts(request, obj)
         if obj.is_kids and self.may_view(request, ViewingTimeBalance):
-            excerpts.append(_today(obj))
+            excerpts.append(_today(obj, with_sessions=self.may_view(request, ViewingSession)))
         if self.may_view(request, ViewingSession):
             excerpts.append(_latest_sessions(obj))
         if obj.is_kids and self.may_view(request, ViewingTimeBalance):
@@ -198,10 +203,12 @@ class ProfileAdmin(HouseholdProfileAdmin):
         return excerpts
 
 
-def _today(profile: Profile) -> Excerpt:
+def _today(profile: Profile, *, with_sessions: bool) -> Excerpt:
     """The running viewing day by the database's clock; one that nothing was booked on, too."""
     config = getattr(profile, "viewing_time_config", None)
-    _, balance = ledgers.read_balance(profile.pk, ledgers.viewer_of(config))
+    viewer = ledgers.viewer_of(config)
+    now, balance = ledgers.read_balance(profile.pk, viewer)
+    zone = DEFAULT_TIMEZONE if config is None else config.timezone
     remaining = ledger.verdict(balance, is_exempt=True).remaining
     return Excerpt(
         heading="Today's balance",
@@ -216,7 +223,48 @@ def _today(profile: Profile) -> Excerpt:
                 hours(remaining),
             )
         ],
+        figure=_picture(profile, viewer, balance, now, zone) if with_sessions else "",
     )
+
+
+def _picture(profile: Profile, viewer: Viewer, balance: Balance, now: datetime, zone: str) -> str:
+    """The running day's sessions along its hours, and what was used against the limit."""
+    day = viewer.schedule.bounds(balance.reset_date)
+    # A range of `ix_vs_profile_started`, with a day to spare for a clock that was set back.
+    sessions = (
+        ViewingSession.objects.filter(
+            profile_id=profile.pk,
+            started_at__gte=day.starts_at - timedelta(days=1),
+            started_at__lt=day.ends_at + timedelta(days=1),
+            reset_date=balance.reset_date,
+        )
+        .select_related("title")
+        .only(
+            *("started_at", "last_heartbeat_at", "ended_at", "total_seconds"),
+            *("educational_seconds", "title__title"),
+        )
+        .order_by("-started_at", "-id")[:MOST_PICTURED]
+    )
+    watched = [
+        timelines.Watched(
+            title=session.title.title,
+            starts_at=session.started_at,
+            ends_at=session.ended_at or session.last_heartbeat_at,
+            counted=_time(session.total_seconds - session.educational_seconds),
+            exempt=_time(session.educational_seconds),
+            is_open=session.ended_at is None,
+        )
+        for session in reversed(sessions)
+    ]
+    picture = timelines.timeline(day, balance, watched, now=now, zone=ZoneInfo(zone))
+    return render_to_string(
+        "admin/viewingtime/timeline.html",
+        {"picture": picture, "zone": zone, "day": balance.reset_date, "place": timelines},
+    )
+
+
+def _time(seconds: Decimal) -> timedelta:
+    return timedelta(seconds=float(seconds))
 
 
 def _latest_sessions(profile: Profile) -> Excerpt:

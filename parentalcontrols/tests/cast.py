@@ -21,7 +21,9 @@ from viewingtime.models import ViewingSession, ViewingTimeBalance
 API = "/api/v1"
 PASSWORD = "watch-together-7"
 PIN = "4711"
-PROBLEM_MEMBERS = {"type", "title", "status", "detail", "code"}
+PROBLEM_MEMBERS = {"type", "title", "status", "detail", "code", "request_id"}
+#: The same for every request of a test, so that answers can be compared.
+REQUEST_ID = "a-request-of-the-tests"
 APPS = ("parentalcontrols", "viewingtime", "pins", "adminmetrics")
 
 
@@ -39,7 +41,9 @@ class Device:
         """A request; `raw` bytes instead of a body that is encoded; `headers` are added."""
         if raw is None and body is not None:
             raw = json.dumps(body).encode()
-        headers = {"Authorization": f"Bearer {self.token}"} if self.token else {}
+        headers = {"X-Request-ID": REQUEST_ID}
+        if self.token:
+            headers["Authorization"] = f"Bearer {self.token}"
         options["headers"] = headers | options.get("headers", {})
         options.setdefault("content_type", "application/json")
         return self.http.generic(method, API + path, raw or b"", **options)
@@ -81,6 +85,7 @@ class Cast:
         self.foreign_adult = profiles.create(account=self.outsider, name="Otto", is_kids=False)
 
         self.staff = make_account("staff@example.com", is_staff=True)
+        self.staff_phone = Device(authentication.access_token(self.staff))
 
         self.cartoon = Title.objects.create(title="The Paper Boat")
         self.documentary = Title.objects.create(title="How Bridges Stand", is_educational=True)

@@ -60,6 +60,8 @@ def _routes() -> Iterator[Route]:
 ROUTES = list(_routes())
 #: What needs no token.
 OPEN = {"register", "login", "refresh"}
+#: What is for staff alone.
+STAFF = {"admin-metrics"}
 
 
 def _beat(cast: Cast) -> dict[str, Any]:
@@ -93,6 +95,7 @@ BODIES: dict[tuple[str, str], Callable[[Cast], Any]] = {
     ("pin-verify", "POST"): lambda cast: {"pin": set_pin(cast.parent)},
     ("pin-reset", "POST"): lambda cast: {"password": PASSWORD, "new_pin": "2580"},
     ("audit", "GET"): lambda cast: None,
+    ("admin-metrics", "GET"): lambda cast: None,
     ("viewing-time", "GET"): lambda cast: None,
     ("viewing-time", "PUT"): lambda cast: {
         "weekday_limit_minutes": 60,
@@ -128,6 +131,16 @@ def body_for(route: Route, cast: Cast) -> Any:
     """A good body for a route."""
     assert (route.name, route.method) in BODIES, f"{route} needs a good body in routes.BODIES"
     return BODIES[route.name, route.method](cast)
+
+
+def device_for(route: Route, cast: Cast) -> Device:
+    """The phone of whoever a route is for."""
+    return cast.staff_phone if route.name in STAFF else cast.phone
+
+
+def device_at(template: str, cast: Cast) -> Device:
+    """The phone of whoever a path is for."""
+    return next(device_for(route, cast) for route in ROUTES if route.template == template)
 
 
 def answers_in(body: Any) -> list[Any]:

@@ -60,6 +60,10 @@ def seconds(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and value >= 0
 
 
+def number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and value >= 0
+
+
 def uuid(value: Any) -> bool:
     return isinstance(value, str) and str(UUID(value)) == value
 
@@ -111,6 +115,36 @@ AUDIT_ENTRY: dict[str, Check] = {
     "device": lambda value: isinstance(value, str),
     "before": nullable(lambda value: isinstance(value, dict)),
     "after": nullable(lambda value: isinstance(value, dict)),
+}
+METRICS: dict[str, Check] = {
+    "uptime_seconds": number,
+    "as_of": nullable(moment),
+    "since": nullable(moment),
+    "heartbeat": lambda value: isinstance(value, dict),
+    "config_cache": lambda value: isinstance(value, dict),
+    "weekly_report": lambda value: isinstance(value, dict),
+}
+HEARTBEAT_METRICS: dict[str, Check] = {
+    "total_processed": whole,
+    "avg_db_ops_per_heartbeat": number,
+    "avg_duration_ms": number,
+    "max_duration_ms": number,
+    "p95_duration_ms": number,
+    "p99_duration_ms": number,
+}
+CONFIG_CACHE_METRICS: dict[str, Check] = {
+    "hit_rate": lambda value: number(value) and value <= 1,
+    "total_hits": whole,
+    "total_misses": whole,
+    "total_invalidations": whole,
+    "current_size": nullable(whole),
+    "max_size": whole,
+}
+WEEKLY_REPORT_METRICS: dict[str, Check] = {
+    "total_generated": whole,
+    "avg_db_ops": number,
+    "p95_duration_ms": number,
+    "p99_duration_ms": number,
 }
 ACCOUNT: dict[str, Check] = {"id": uuid, "email": text, "is_admin": flag, "created_at": moment}
 PROFILE: dict[str, Check] = {
@@ -217,6 +251,7 @@ PROBLEM_DOCUMENT: dict[str, Check] = {
     "status": whole,
     "detail": text,
     "code": text,
+    "request_id": text,
 }
 FIELD_ERROR: dict[str, Check] = {
     "field": lambda value: isinstance(value, str),
@@ -230,6 +265,7 @@ TESTED = {
     *(("profiles", "GET"), ("profiles", "POST"), ("select-profile", "PUT")),
     *(("profile-token", "POST"), ("pin", "POST"), ("pin-status", "GET")),
     *(("pin-verify", "POST"), ("pin-reset", "POST"), ("audit", "GET")),
+    ("admin-metrics", "GET"),
     *(("viewing-time", "GET"), ("viewing-time", "PUT"), ("grant", "POST")),
     *(("balance", "GET"), ("playback-eligible", "GET")),
     *(("history", "GET"), ("weekly-report", "GET")),
@@ -305,6 +341,7 @@ def test_every_route_is_tested_here() -> None:
         "POST /parental-controls/pin/verify",
         "POST /parental-controls/pin/reset",
         "GET /parental-controls/audit",
+        "GET /admin/metrics",
         "GET /parental-controls/profiles/{profile_id}/viewing-time",
         "PUT /parental-controls/profiles/{profile_id}/viewing-time",
         "POST /parental-controls/profiles/{profile_id}/viewing-time/grant",
@@ -475,6 +512,19 @@ def test_audit(home: Home) -> None:
         "GET", "/parental-controls/audit?cursor=x", None, status=400, code="invalid"
     )
     assert [error["field"] for error in errors] == ["cursor"]
+
+
+def test_metrics(home: Home) -> None:
+    home.refused("GET", "/admin/metrics", None, status=403, code="staff_required")
+    home.token = home.cast.staff_phone.token
+    metrics = home.ask("GET", "/admin/metrics?since=2026-01-05T12:00:00%2B01:00")
+    assert_shape(metrics, METRICS)
+    assert metrics["since"] == "2026-01-05T11:00:00Z"
+    assert_shape(metrics["heartbeat"], HEARTBEAT_METRICS)
+    assert_shape(metrics["config_cache"], CONFIG_CACHE_METRICS)
+    assert_shape(metrics["weekly_report"], WEEKLY_REPORT_METRICS)
+    errors = home.refused("GET", "/admin/metrics?since=now", None, status=400, code="invalid")
+    assert [error["field"] for error in errors] == ["since"]
 
 
 def test_viewing_time_config_with_a_pin(home: Home) -> None:

@@ -37,6 +37,7 @@ from parentalcontrols.tests.routes import (
     Route,
     answers_in,
     body_for,
+    device_at,
     own_ids,
 )
 
@@ -242,7 +243,7 @@ def test_another_method_is_refused_and_the_right_ones_are_told(cast: Cast, templ
     path = template.format(**own_ids(cast))
     before = everything_stored()
     for method in {*METHODS, "TRACE", "PROPFIND", "MKCOL"} - allowed:
-        answer = cast.phone.send(method, path, {})
+        answer = device_at(template, cast).send(method, path, {})
         assert_problem(answer, 405, "method_not_allowed")
         told = set(answer.headers["Allow"].split(", "))
         assert told - {"OPTIONS", "HEAD"} == allowed
@@ -254,10 +255,11 @@ def test_head_and_options_change_nothing(cast: Cast, template: str) -> None:
     gets = any(route.template == template and route.method == "GET" for route in ROUTES)
     path = template.format(**own_ids(cast))
     before = everything_stored()
-    head = cast.phone.send("HEAD", path)
+    phone = device_at(template, cast)
+    head = phone.send("HEAD", path)
     assert head.status_code == (200 if gets else 405)
     assert head.content == b""
-    assert cast.phone.send("OPTIONS", path).status_code == 200
+    assert phone.send("OPTIONS", path).status_code == 200
     for device in (cast.anonymous, Device("x")):
         assert device.send("OPTIONS", path).status_code in {200, 401}
     assert everything_stored() == before

@@ -18,6 +18,7 @@ from parentalcontrols.tests.routes import (
     Route,
     answers_in,
     body_for,
+    device_for,
     foreign_ids,
     own_ids,
 )
@@ -45,7 +46,8 @@ def test_the_table_of_good_bodies_holds_no_route_that_is_gone() -> None:
 
 @pytest.mark.parametrize("route", ROUTES, ids=str)
 def test_the_good_request_is_good(cast: Cast, route: Route) -> None:
-    answer = cast.phone.send(route.method, route.path(own_ids(cast)), body_for(route, cast))
+    path, body = route.path(own_ids(cast)), body_for(route, cast)
+    answer = device_for(route, cast).send(route.method, path, body)
     assert answer.status_code == (201 if route in CREATING else 200), answer.content
 
 

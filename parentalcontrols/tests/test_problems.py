@@ -1,6 +1,7 @@
 """One shape for every error of every path: RFC 9457 `application/problem+json`."""
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -10,14 +11,22 @@ from django.http import Http404
 from django.test import Client
 from rest_framework import exceptions
 
-from parentalcontrols import problems, profiles
+from parentalcontrols import problems, profiles, request_ids
 from parentalcontrols.problems import Problem
-from parentalcontrols.tests.cast import Cast, assert_problem
+from parentalcontrols.tests.cast import PROBLEM_MEMBERS, Cast, assert_problem
 
 
 @pytest.fixture
 def browser(db: None) -> Client:
     return Client(raise_request_exception=False)
+
+
+@pytest.fixture
+def running_request() -> Iterator[str]:
+    """The id of a request that runs."""
+    token = request_ids.begin("the-request")
+    yield "the-request"
+    request_ids.end(token)
 
 
 @pytest.mark.parametrize(
@@ -98,7 +107,9 @@ def test_a_database_that_is_away_is_503_with_a_time_to_come_back(
     ],
     ids=lambda value: repr(value)[:40],
 )
-def test_every_exception_has_its_problem(error: Exception, status: int, code: str) -> None:
+def test_every_exception_has_its_problem(
+    running_request: str, error: Exception, status: int, code: str
+) -> None:
     problem = problems.as_problem(error)
     assert problem is not None
     answer = problems.response(problem)
@@ -140,7 +151,7 @@ def test_nested_errors_are_told_by_their_place() -> None:
     ]
 
 
-def test_a_problem_has_members_and_headers_of_its_own() -> None:
+def test_a_problem_has_members_and_headers_of_its_own(running_request: str) -> None:
     problem = Problem(
         403,
         "pin_locked",
@@ -155,6 +166,7 @@ def test_a_problem_has_members_and_headers_of_its_own() -> None:
         "status": 403,
         "detail": "Too many tries.",
         "code": "pin_locked",
+        "request_id": running_request,
         "locked_until": "2026-01-05T12:00:00Z",
     }
     assert answer.headers["Retry-After"] == "7"
@@ -162,9 +174,9 @@ def test_a_problem_has_members_and_headers_of_its_own() -> None:
 
 def test_errors_are_told_where_there_are_some_and_nowhere_else(cast: Cast) -> None:
     missing = json.loads(cast.phone.get("/nothing").content)
-    assert missing.keys() == {"type", "title", "status", "detail", "code"}
+    assert missing.keys() == PROBLEM_MEMBERS
     invalid = assert_problem(cast.phone.post("/auth/profiles", {}), 400, "invalid")
-    assert invalid.keys() == {"type", "title", "status", "detail", "code", "errors"}
+    assert invalid.keys() == PROBLEM_MEMBERS | {"errors"}
     assert {(e["field"], e["code"]) for e in invalid["errors"]} == {
         ("name", "required"),
         ("is_kids", "required"),

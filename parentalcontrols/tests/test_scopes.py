@@ -53,6 +53,7 @@ DECIDED: dict[tuple[str, str], str] = {
     ("pin-verify", "POST"): OWN,
     ("pin-reset", "POST"): PARENT,
     ("audit", "GET"): PARENT,
+    ("admin-metrics", "GET"): PARENT,
     ("viewing-time", "GET"): OWN,
     ("viewing-time", "PUT"): PARENT,
     ("history", "GET"): PARENT,
@@ -65,7 +66,7 @@ DECIDED: dict[tuple[str, str], str] = {
     ("end-session", "POST"): OWN,
 }
 #: What is served beside the API, but for the admin's pages.
-BESIDE = {"", "api/docs", "api/docs/", "api/schema/", "livez", "readyz"}
+BESIDE = {"", "api/docs", "api/docs/", "api/schema/", "livez", "readyz", "metrics"}
 
 
 def those(*decisions: str) -> list[Route]:

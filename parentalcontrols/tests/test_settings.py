@@ -343,3 +343,45 @@ def test_host_names_may_stand_with_spaces_between() -> None:
 @pytest.mark.parametrize("url", ["nonsense", "http://cache.example.com"])
 def test_a_cache_address_of_another_kind_is_refused(url: str) -> None:
     assert refusal(REDIS_URL=url).startswith("REDIS_URL is no address")
+
+
+# Metrics
+
+
+def test_by_default_metrics_are_read_on_this_host_alone() -> None:
+    assert value_of("METRICS_ACCESS") == value_of("METRICS_ACCESS", METRICS_ACCESS="") == "loopback"
+    assert value_of("METRICS_TOKEN") == ""
+    assert value_of("METRICS_ENABLED") is True
+
+
+def test_a_token_for_the_metrics_is_as_strong_as_any_secret() -> None:
+    token = "a-token-of-more-than-thirty-two-characters"
+    found = value_of("METRICS_TOKEN", METRICS_ACCESS="Token", METRICS_TOKEN=token)
+    assert found == token
+    assert refusal(METRICS_ACCESS="token").startswith("METRICS_TOKEN is not set")
+    sentence = refusal(METRICS_ACCESS="token", METRICS_TOKEN="short")
+    assert sentence.startswith("METRICS_TOKEN is too weak")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("METRICS_ACCESS", "everybody"),
+        ("METRICS_FLUSH_SECONDS", "0"),
+        ("METRICS_FLUSH_SECONDS", "6"),
+        ("METRICS_MINUTE_DAYS", "0"),
+        ("METRICS_HOUR_DAYS", "1"),
+        ("METRICS_DAY_DAYS", "29"),
+        ("HEARTBEAT_LOG_SAMPLE", "-1"),
+        ("INSTANCE_NAME", "a b"),
+        ("INSTANCE_NAME", "x" * 201),
+    ],
+)
+def test_a_setting_of_the_metrics_out_of_bounds_is_refused(name: str, value: str) -> None:
+    assert refusal(**{name: value}).startswith(f"{name} must be")
+
+
+def test_an_instance_is_called_by_its_host_and_port_unless_it_has_a_name() -> None:
+    assert value_of("INSTANCE_NAME", INSTANCE_NAME="tv-1") == "tv-1"
+    for port, told in (("9000", "9000"), ("", "8000")):
+        assert value_of("INSTANCE_NAME", INSTANCE_NAME="", PORT=port).endswith(f":{told}")

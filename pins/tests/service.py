@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 from uuid import uuid4
 
 import psutil
@@ -79,16 +79,23 @@ class Service:
 
 
 @contextmanager
-def gunicorn(database_url: str, *options: str, **environment: str) -> Iterator[Service]:
-    """The service, ready to answer; `options` are gunicorn's."""
+def gunicorn(
+    database_url: str,
+    *options: str,
+    application: str = "parentalcontrols.wsgi:application",
+    stderr: IO[bytes] | None = None,
+    **environment: str,
+) -> Iterator[Service]:
+    """The service, ready to answer; `options` are gunicorn's. It logs to `stderr`."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = ["-m", "gunicorn", "parentalcontrols.wsgi:application"]
+    command = ["-m", "gunicorn", application]
     process = subprocess.Popen(
         [*PYTHON, *command, "-c", "parentalcontrols/gunicorn.conf.py", *options],
         cwd=ROOT,
         env={**os.environ, "DATABASE_URL": database_url, "PORT": str(port), **environment},
+        stderr=stderr,
     )
     try:
         service = Service(f"http://127.0.0.1:{port}", process)

@@ -200,10 +200,32 @@ def test_the_latest_sessions_are_few_newest_first_and_served_by_their_index(cast
         rows = table(browser, cast.child, "Latest sessions")
     assert len(rows) == pages.EXCERPT_ROWS
     assert rows == sorted(rows, reverse=True)
-    (statement,) = statements(queries, "viewing_sessions")
-    assert "ix_vs_profile_started" in plan_of(statement)
-    assert "synopsis" not in statement
-    assert "artwork_url" not in statement
+    picture, latest = statements(queries, "viewing_sessions")
+    for statement in (picture, latest):
+        assert "ix_vs_profile_started" in plan_of(statement)
+        assert "synopsis" not in statement
+        assert "artwork_url" not in statement
+
+
+def test_the_picture_of_the_day_holds_its_sessions_and_no_others(cast, evening, browser):
+    make_session(cast.child, cast.cartoon, evening.now - timedelta(days=1))
+    make_session(cast.sibling, cast.cartoon, evening.now, reset_date=evening.day)
+    page = browser.get(page_of(cast.child)).content.decode()
+    assert page.count('<rect class="timeline-') == 1
+    assert "1 session: 0:40 used of a limit of 2:30." in page
+    assert " style=" not in page
+    assert 'class="timeline"' not in browser.get(page_of(cast.adult)).content.decode()
+
+
+def test_without_the_right_to_see_sessions_there_is_no_picture(cast, evening):
+    staff = make_account("some@example.com", is_staff=True)
+    rights = ("view_profile", "view_viewingtimebalance")
+    staff.user_permissions.set(Permission.objects.filter(codename__in=rights))
+    client = Client()
+    client.force_login(staff)
+    page = client.get(page_of(cast.child)).content.decode()
+    assert "balance" in page
+    assert 'class="timeline"' not in page
 
 
 def test_a_childs_page_takes_as_many_queries_for_many_rows_as_for_one(cast, evening, browser):

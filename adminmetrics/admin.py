@@ -1,0 +1,87 @@
+"""The pages of metrics for staff: the landing page, the charts, and the processes that count."""
+
+from datetime import timedelta
+from typing import Any
+
+from django.contrib import admin
+from django.core.exceptions import PermissionDenied
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.template.response import TemplateResponse
+from django.urls import URLPattern, path
+from django.utils.timezone import now
+
+from adminmetrics import dashboard, queries
+from adminmetrics.dashboard import DEFAULT_RANGE, RANGES, Range
+from adminmetrics.models import MetricProcess, MetricRollup
+from adminmetrics.pages import ViewOnlyAdmin
+from adminmetrics.queries import Source
+
+admin.site.index_template = "admin/adminmetrics/index.html"
+
+
+@admin.register(MetricRollup)
+class MetricsAdmin(ViewOnlyAdmin):
+    """Not a list of roll-ups: what they add up to, as figures and charts."""
+
+    def get_urls(self) -> list[URLPattern]:
+        view = self.admin_site.admin_view
+        return [
+            path("", view(self.changelist_view), name="adminmetrics_metricrollup_changelist"),
+            path("data/", view(self.data), name="adminmetrics_metricrollup_data"),
+        ]
+
+    def changelist_view(
+        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        """The page: charts that ask for their data anew by themselves."""
+        wanted, source = self._asked(request)
+        data = dashboard.page(wanted, source)
+        context = {
+            **self.admin_site.each_context(request),
+            "title": "Metrics",
+            "opts": self.opts,
+            "ranges": RANGES.values(),
+            "wanted": wanted,
+            "source": source,
+            "sources": queries.sources(since=now() - timedelta(seconds=wanted.seconds)),
+            "asked_source": request.GET.get("source", ""),
+            "charts": dashboard.CHARTS,
+            "tiles": data["tiles"],
+            "as_of": data["as_of"],
+            "data": {**data, "charts": [_told(chart) for chart in dashboard.CHARTS]},
+        }
+        return TemplateResponse(request, "admin/adminmetrics/metrics.html", context)
+
+    def data(self, request: HttpRequest) -> HttpResponse:
+        """The same as JSON, for the page to ask again."""
+        wanted, source = self._asked(request)
+        return JsonResponse(dashboard.page(wanted, source))
+
+    def _asked(self, request: HttpRequest) -> tuple[Range, Source]:
+        """What the address asks for; what it does not know is as if it was not asked for."""
+        if not self.has_view_permission(request):
+            raise PermissionDenied
+        wanted = RANGES.get(request.GET.get("range", ""), DEFAULT_RANGE)
+        instance, _, worker = request.GET.get("source", "").replace("\0", "").partition(" ")
+        return wanted, Source(instance or None, worker or None)
+
+
+@admin.register(MetricProcess)
+class MetricProcessAdmin(ViewOnlyAdmin):
+    """The processes that count, those that were heard of last first."""
+
+    # The table holds the processes of two days (`prune_metrics`).
+    ordering = ("-seen_at", "id")
+    list_display = ("instance", "worker", "started_at", "up_since", "seen_at", "ended_at")
+    fields = (*list_display, "sequence", "gauges")
+
+
+def _told(chart: dashboard.Chart) -> dict[str, Any]:
+    """A chart as the script of the page wants to know it."""
+    return {
+        "key": chart.key,
+        "unit": chart.unit,
+        "lines": chart.lines,
+        "is_log": chart.is_log,
+        "edges": dashboard.HEAT_EDGES if chart.is_heat else None,
+    }

@@ -1,0 +1,165 @@
+"""What the pages of metrics tell: exact figures, and their course step by step."""
+
+from datetime import timedelta
+
+import pytest
+from django.db import connection
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
+
+from adminmetrics import dashboard, histograms, recorder, rollup
+from adminmetrics.models import MetricProcess, MetricRollup
+from adminmetrics.rollup import Reporter
+from parentalcontrols.tests.cast import Cast, database_now, make_account
+
+METRICS = "/admin/adminmetrics/metricrollup/"
+DATA = METRICS + "data/"
+
+
+@pytest.fixture
+def browser(cast: Cast) -> Client:
+    """A superuser's, signed in."""
+    client = Client()
+    client.force_login(make_account("root@example.com", is_staff=True, is_superuser=True))
+    return client
+
+
+def ask(browser: Client, **query: str) -> dict[str, object]:
+    answer = browser.get(DATA, query)
+    assert answer.status_code == 200
+    assert "no-store" in answer.headers["Cache-Control"]
+    return answer.json()
+
+
+def tiles(data: dict[str, object]) -> dict[str, str]:
+    return {tile["key"]: tile["text"] for tile in data["tiles"]}
+
+
+def put(minutes_ago: int, name: str = recorder.HEARTBEATS, **fields: object) -> None:
+    starts_at = database_now().replace(second=0, microsecond=0) - timedelta(minutes=minutes_ago)
+    values = {"resolution": 60, "instance": "one", "worker": "7", "count": 1} | fields
+    MetricRollup.objects.create(starts_at=starts_at, name=name, **values)
+
+
+def test_what_this_process_counted_is_told_at_once(
+    browser: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rollup, "_reporter", Reporter())
+    for _ in range(1234):
+        recorder.heartbeats(1, 1, 0.004)
+    found = tiles(ask(browser))
+    assert (found["total"], found["in_range"], found["trips"]) == ("1,234", "1,234", "1.00")
+    assert found["p95"] in {"3.9 ms", "4.0 ms", "4.1 ms"}
+
+
+def test_the_total_is_of_all_time_and_the_rest_of_the_range(browser: Client) -> None:
+    put(3, count=5)
+    put(50, count=7)
+    put(60 * 24 * 20, count=100, resolution=86400)
+    for key, expected in (("15m", "5"), ("1h", "12"), ("24h", "12"), ("30d", "112")):
+        found = tiles(ask(browser, range=key))
+        assert (found["total"], found["in_range"]) == ("112", expected), key
+
+
+def test_a_course_has_a_value_for_each_step_and_null_where_there_is_none(browser: Client) -> None:
+    bucket = histograms.bucket_of(0.020)
+    put(5, count=120)
+    put(5, recorder.HEARTBEAT_SECONDS, count=120, most=20_000, buckets=[bucket], counts=[120])
+    put(5, recorder.HEARTBEAT_ROUND_TRIPS, count=180)
+    data = ask(browser, range="15m")
+    times = data["times"]
+    assert len(times) == 15
+    assert times == list(range(times[0], times[0] + 15 * 60, 60))
+    index = times.index(MetricRollup.objects.first().starts_at.timestamp())
+    lines = data["lines"]
+    assert lines["beats"][index] == 2
+    assert lines["trips"][index] == 1.5
+    assert lines["p50"][index] == pytest.approx(20, rel=0.025)
+    assert [n for i, n in enumerate(lines["p99"]) if i != index] == [None] * 14
+    assert [n for i, n in enumerate(lines["beats"]) if i != index] == [0] * 14
+    ((step, row, count),) = data["heat"]
+    assert (step, count) == (index, 120)
+    assert dashboard.HEAT_EDGES[row - 1] < 20 <= dashboard.HEAT_EDGES[row]
+
+
+def test_every_duration_has_its_row_in_the_heat_map(browser: Client) -> None:
+    every = list(range(histograms.SIZE))
+    counts = [1] * len(every)
+    put(5, recorder.HEARTBEAT_SECONDS, count=len(every), buckets=every, counts=counts)
+    heat = ask(browser, range="15m")["heat"]
+    assert sum(count for _, _, count in heat) == len(every)
+    assert {row for _, row, _ in heat} == set(range(len(dashboard.HEAT_EDGES) + 1))
+
+
+@pytest.mark.parametrize("key", dashboard.RANGES)
+def test_every_range_ends_now_and_has_few_enough_steps_to_draw(browser: Client, key: str) -> None:
+    wanted = dashboard.RANGES[key]
+    before = database_now().timestamp()
+    data = ask(browser, range=key)
+    assert before - wanted.step <= data["times"][-1] <= database_now().timestamp()
+    assert len(data["times"]) == wanted.seconds // wanted.step <= 200
+
+
+def test_it_can_be_narrowed(browser: Client) -> None:
+    put(5, count=1, instance="one", worker="7")
+    put(5, count=2, instance="one", worker="8")
+    put(5, count=4, instance="other", worker="7")
+    for source, expected in (("", "7"), ("one", "3"), ("one 8", "2"), ("other 8", "0")):
+        assert tiles(ask(browser, source=source))["total"] == expected, source
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        {"range": "1y"},
+        {"range": "\0"},
+        {"source": "\0"},
+        {"source": "' OR 1=1 --"},
+        {"source": "x" * 5000},
+        {"source": "<script>alert(1)</script>"},
+    ],
+    ids=repr,
+)
+def test_an_address_that_asks_for_nonsense_gets_a_page(
+    browser: Client, query: dict[str, str]
+) -> None:
+    assert browser.get(DATA, query).status_code == 200
+    page = browser.get(METRICS, query)
+    assert page.status_code == 200
+    assert b"<script>alert" not in page.content
+
+
+def test_the_page_tells_its_figures_without_a_script(browser: Client) -> None:
+    put(5, count=4321)
+    page = browser.get(METRICS).content.decode()
+    assert "<dd>4,321</dd>" in page
+    assert " style=" not in page
+    assert "<dd>4,321</dd>" in browser.get("/admin/").content.decode()
+
+
+def test_it_takes_as_many_queries_for_a_month_as_for_a_quarter_of_an_hour(
+    browser: Client,
+) -> None:
+    def queries(key: str) -> int:
+        with CaptureQueriesContext(connection) as found:
+            ask(browser, range=key)
+        return len(found)
+
+    first = queries("15m")
+    for number in range(100):
+        put(number * 7)
+    assert queries("30d") == queries("15m") == first
+
+
+def test_workers_are_listed_with_what_they_counted_up_to(browser: Client) -> None:
+    MetricProcess.objects.create(id="0" * 32, instance="tv-1:8000", worker="4101")
+    page = browser.get("/admin/adminmetrics/metricprocess/").content.decode()
+    assert "tv-1:8000" in page
+    assert "4101" in page
+
+
+def test_who_is_not_signed_in_is_sent_to_the_log_in(cast: Cast) -> None:
+    for path in (METRICS, DATA):
+        answer = Client().get(path)
+        assert answer.status_code == 302
+        assert answer.headers["Location"].startswith("/admin/login/")

@@ -1,0 +1,30 @@
+"""How log lines look: JSON, or plain text in a terminal, and no values of rows in either."""
+
+import logging
+import re
+from typing import Any
+
+from pythonjsonlogger.json import JsonFormatter
+
+#: What PostgreSQL adds to an error, up to the next line of the traceback: keys and rows, with
+#: whatever personal data they hold.
+_DETAIL = re.compile(r"^(DETAIL|CONTEXT|HINT):.*(?:\n(?!DETAIL:|CONTEXT:|HINT:|\n).+)*", re.M)
+
+
+def without_values(text: str) -> str:
+    """The text of an exception without the values of rows that a database error tells."""
+    return _DETAIL.sub(r"\1: (not logged)", text)
+
+
+class JsonLines(JsonFormatter):
+    """One JSON object a line."""
+
+    def formatException(self, exc_info: Any) -> str:  # noqa: N802 - the base class names it
+        return without_values(logging.Formatter.formatException(self, exc_info))
+
+
+class PlainLines(logging.Formatter):
+    """Text for a person who watches."""
+
+    def formatException(self, exc_info: Any) -> str:  # noqa: N802 - as above
+        return without_values(super().formatException(exc_info))

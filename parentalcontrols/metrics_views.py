@@ -1,0 +1,218 @@
+"""The endpoints of the metrics: JSON for staff, and Prometheus' text for whoever scrapes."""
+
+import hmac
+import ipaddress
+import logging
+import re
+from datetime import UTC, datetime
+from typing import Any
+
+from django.conf import settings
+from django.http import HttpRequest, HttpResponse
+from django.utils.module_loading import import_string
+from drf_spectacular.utils import OpenApiParameter, extend_schema
+from rest_framework import serializers
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from adminmetrics import exposition, queries, recorder, rollup
+from adminmetrics.queries import Figures, Source
+from parentalcontrols.authentication import StaffOnly
+from parentalcontrols.postgresql import deadline
+from parentalcontrols.problems import Problem, invalid, not_found
+from parentalcontrols.views import REQUEST_SECONDS, BoundedView
+
+logger = logging.getLogger(__name__)
+
+#: Headers by which a proxy in front is known: who asks through one is not on this host.
+_FORWARDED = (
+    "HTTP_FORWARDED",
+    "HTTP_VIA",
+    "HTTP_X_FORWARDED_FOR",
+    "HTTP_X_FORWARDED_HOST",
+    "HTTP_X_FORWARDED_PROTO",
+    "HTTP_X_REAL_IP",
+)
+
+
+_is_instant = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?(Z|[+-][0-9]{2}:[0-9]{2})"
+).fullmatch
+
+
+class HeartbeatMetricsSerializer(serializers.Serializer[Any]):
+    """Heartbeats; durations in milliseconds."""
+
+    total_processed = serializers.IntegerField()
+    avg_db_ops_per_heartbeat = serializers.FloatField()
+    avg_duration_ms = serializers.FloatField()
+    max_duration_ms = serializers.FloatField()
+    p95_duration_ms = serializers.FloatField()
+    p99_duration_ms = serializers.FloatField()
+
+
+class ConfigCacheMetricsSerializer(serializers.Serializer[Any]):
+    """The cache of viewing-time configs."""
+
+    hit_rate = serializers.FloatField(min_value=0, max_value=1)
+    total_hits = serializers.IntegerField()
+    total_misses = serializers.IntegerField()
+    total_invalidations = serializers.IntegerField()
+    current_size = serializers.IntegerField(
+        allow_null=True, help_text="null: the cache does not say"
+    )
+    max_size = serializers.IntegerField()
+
+
+class WeeklyReportMetricsSerializer(serializers.Serializer[Any]):
+    """Weekly reports; durations in milliseconds."""
+
+    total_generated = serializers.IntegerField()
+    avg_db_ops = serializers.FloatField()
+    p95_duration_ms = serializers.FloatField()
+    p99_duration_ms = serializers.FloatField()
+
+
+class MetricsSerializer(serializers.Serializer[Any]):
+    """Figures of every process and host of the service."""
+
+    uptime_seconds = serializers.FloatField()
+    as_of = serializers.DateTimeField(
+        allow_null=True, help_text="up to then every process has handed over what it counted"
+    )
+    since = serializers.DateTimeField(allow_null=True, help_text="as it was asked for")
+    heartbeat = HeartbeatMetricsSerializer()
+    config_cache = ConfigCacheMetricsSerializer()
+    weekly_report = WeeklyReportMetricsSerializer()
+
+
+class AdminMetricsView(BoundedView):
+    """What all processes counted; the one that answers hands over its own first."""
+
+    permission_classes = (StaffOnly,)
+
+    @extend_schema(
+        operation_id="admin_metrics",
+        parameters=[
+            OpenApiParameter(
+                "since", datetime, description="counts from then on; everything without it"
+            )
+        ],
+        responses=MetricsSerializer,
+    )
+    def get(self, request: Request) -> Response:
+        since = _read_instant(request.query_params.get("since"))
+        rollup.hand_over_now()
+        figures, service = queries.figures(since=since), queries.service()
+        return Response(
+            MetricsSerializer(
+                {
+                    "uptime_seconds": round(service.uptime_seconds, 3),
+                    "as_of": service.as_of,
+                    "since": since,
+                    "heartbeat": _heartbeat(figures),
+                    "config_cache": _config_cache(figures),
+                    "weekly_report": _weekly_report(figures),
+                }
+            ).data
+        )
+
+
+def _heartbeat(figures: Figures) -> dict[str, Any]:
+    name = recorder.HEARTBEAT_SECONDS
+    return {
+        "total_processed": figures.count(recorder.HEARTBEATS),
+        "avg_db_ops_per_heartbeat": round(
+            figures.ratio(recorder.HEARTBEAT_ROUND_TRIPS, recorder.HEARTBEATS), 3
+        ),
+        "avg_duration_ms": round(figures.average_ms(name), 3),
+        "max_duration_ms": figures.longest_ms(name),
+        "p95_duration_ms": round(figures.quantile_ms(name, 0.95), 3),
+        "p99_duration_ms": round(figures.quantile_ms(name, 0.99), 3),
+    }
+
+
+def _config_cache(figures: Figures) -> dict[str, Any]:
+    return {
+        "hit_rate": round(figures.hit_rate, 4),
+        "total_hits": figures.count(recorder.CONFIG_CACHE_HITS),
+        "total_misses": figures.count(recorder.CONFIG_CACHE_MISSES),
+        "total_invalidations": figures.count(recorder.CONFIG_CACHE_INVALIDATIONS),
+        "current_size": _config_cache_size(),
+        "max_size": settings.CONFIG_CACHE_MAX_ENTRIES,
+    }
+
+
+def _weekly_report(figures: Figures) -> dict[str, Any]:
+    name = recorder.WEEKLY_REPORT_SECONDS
+    return {
+        "total_generated": figures.count(recorder.WEEKLY_REPORTS),
+        "avg_db_ops": round(
+            figures.ratio(recorder.WEEKLY_REPORT_QUERIES, recorder.WEEKLY_REPORTS), 3
+        ),
+        "p95_duration_ms": round(figures.quantile_ms(name, 0.95), 3),
+        "p99_duration_ms": round(figures.quantile_ms(name, 0.99), 3),
+    }
+
+
+def _config_cache_size() -> int | None:
+    """How many configs the cache says it holds; 0 where there is none, None where it is away."""
+    if not settings.METRICS_CONFIG_CACHE_SIZE:
+        return 0
+    try:
+        size: int | None = import_string(settings.METRICS_CONFIG_CACHE_SIZE)()
+    except Exception as error:  # a cache that is away spoils no other figure
+        logger.warning("cache_unavailable", extra={"cause": type(error).__name__})
+        return None
+    return size
+
+
+def _read_instant(text: str | None) -> datetime | None:
+    """An RFC 3339 instant; a 400 for anything else."""
+    if text is None:
+        return None
+    # A plus that was not encoded arrives as a space.
+    text = text.upper().replace(" ", "+")
+    try:
+        if not _is_instant(text):
+            raise ValueError
+        return datetime.fromisoformat(text).astimezone(UTC)
+    except (ValueError, OverflowError):
+        detail = "Write an instant with its zone, as in 2026-01-05T12:00:00Z."
+        raise invalid([{"field": "since", "code": "invalid", "detail": detail}]) from None
+
+
+def prometheus(request: HttpRequest) -> HttpResponse:
+    """What this instance counted, for Prometheus; by `METRICS_ACCESS` not for everybody."""
+    if settings.METRICS_ACCESS == "off":
+        raise not_found()
+    if request.method not in {"GET", "HEAD"}:
+        raise Problem(405, headers={"Allow": "GET, HEAD"})
+    if settings.METRICS_ACCESS == "token":
+        _require_token(request)
+    elif not _is_on_this_host(request):
+        raise Problem(403)
+    name = settings.INSTANCE_NAME
+    with deadline.within(REQUEST_SECONDS):
+        rollup.hand_over_now()
+        text = exposition.text(
+            queries.figures(source=Source(instance=name)), queries.service(instance=name)
+        )
+    return HttpResponse(text, content_type=exposition.CONTENT_TYPE)
+
+
+def _require_token(request: HttpRequest) -> None:
+    kind, _, token = request.headers.get("Authorization", "").partition(" ")
+    is_it = hmac.compare_digest(token.strip().encode(), settings.METRICS_TOKEN.encode())
+    if kind.lower() != "bearer" or not is_it:
+        raise Problem(401)
+
+
+def _is_on_this_host(request: HttpRequest) -> bool:
+    """Whether the peer is, and speaks for itself: a proxy on this host speaks for others."""
+    if any(header in request.META for header in _FORWARDED):
+        return False
+    try:
+        return ipaddress.ip_address(request.META.get("REMOTE_ADDR", "")).is_loopback
+    except ValueError:
+        return False
