@@ -300,12 +300,32 @@ WHERE profile_id = %(profile_id)s AND reset_date = %(reset_date)s
 """
 
 #: Profiles that have a session which went silent, in batches by id; locks nothing.
+#:
+#: In two arms, because the open sessions are in two indexes (`uq_vs_open_kids`,
+#: `ix_vs_open_adult`): either is read in its order from `after` on, up to a batch.
 SILENT_PROFILES = """
-SELECT DISTINCT profile_id
-FROM viewing_sessions
-WHERE ended_at IS NULL
-    AND last_heartbeat_at < clock_timestamp() - interval '300 seconds'
-    AND profile_id > %(after)s
+SELECT profile_id
+FROM (
+    (
+        SELECT profile_id
+        FROM viewing_sessions
+        WHERE ended_at IS NULL AND is_kids
+            AND last_heartbeat_at < clock_timestamp() - interval '300 seconds'
+            AND profile_id > %(after)s
+        ORDER BY profile_id
+        LIMIT %(batch)s
+    )
+    UNION
+    (
+        SELECT DISTINCT profile_id
+        FROM viewing_sessions
+        WHERE ended_at IS NULL AND NOT is_kids
+            AND last_heartbeat_at < clock_timestamp() - interval '300 seconds'
+            AND profile_id > %(after)s
+        ORDER BY profile_id
+        LIMIT %(batch)s
+    )
+) AS silent
 ORDER BY profile_id
 LIMIT %(batch)s
 """
