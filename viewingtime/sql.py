@@ -329,3 +329,23 @@ FROM (
 ORDER BY profile_id
 LIMIT %(batch)s
 """
+
+#: A profile with many sessions by the planner's statistics, else one of any session, else any
+#: child; no row where there is none. For audits: cheap on a table of any size, locks nothing.
+BUSIEST_PROFILE = """
+SELECT id
+FROM (
+    SELECT 1 AS choice, (
+        SELECT (most_common_vals::text::uuid[])[1]
+        FROM pg_stats
+        WHERE tablename = 'viewing_sessions' AND attname = 'profile_id'
+            AND to_regclass(format('%I.%I', schemaname, tablename))
+                = to_regclass('viewing_sessions')
+    ) AS id
+    UNION ALL SELECT 2, (SELECT profile_id FROM viewing_sessions LIMIT 1)
+    UNION ALL SELECT 3, (SELECT id FROM profiles WHERE is_kids LIMIT 1)
+) AS candidates
+JOIN profiles USING (id)
+ORDER BY choice
+LIMIT 1
+"""
