@@ -184,7 +184,12 @@ def _explained(
     try:
         if run:
             try:
-                return _plan(_EXPLAIN_ANALYZE + statement, parameters, is_forced=is_forced)
+                return _plan(
+                    _EXPLAIN_ANALYZE + statement,
+                    parameters,
+                    seconds=RUN_SECONDS,
+                    is_forced=is_forced,
+                )
             except OperationalError as error:
                 if not isinstance(error.__cause__, errors.QueryCanceled):
                     raise
@@ -196,11 +201,17 @@ def _explained(
 
 
 def _plan(
-    statement: str, parameters: Mapping[str, Any] | Sequence[Any], *, is_forced: bool
+    statement: str,
+    parameters: Mapping[str, Any] | Sequence[Any],
+    *,
+    seconds: float | None = None,
+    is_forced: bool,
 ) -> dict[str, Any]:
     with transaction.atomic():
         with connection.cursor() as cursor:
-            cursor.execute("SELECT set_config('statement_timeout', %s, true)", [f"{RUN_SECONDS}s"])
+            if seconds is not None:
+                timeout = ["statement_timeout", f"{seconds}s"]
+                cursor.execute("SELECT set_config(%s, %s, true)", timeout)
             if is_forced:
                 cursor.execute("SET LOCAL enable_seqscan = off")
             cursor.execute(statement, cast(Any, parameters))

@@ -79,7 +79,7 @@ def interrupted(build: str, *, table: str) -> None:
         with somebody.cursor() as cursor:
             cursor.execute("BEGIN")
             cursor.execute(f"LOCK TABLE {table} IN ROW EXCLUSIVE MODE")
-        run("SET lock_timeout = '50ms'")
+        run("SET lock_timeout = '500ms'")
         with pytest.raises(OperationalError, match="lock timeout"):
             run(build)
     finally:
