@@ -10,7 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TypeVar
+from typing import Any, TypeVar
 from uuid import UUID, uuid4
 
 from django.contrib.auth import get_user_model
@@ -126,7 +126,24 @@ def _skip_health_check() -> None:
 
 def _known_sessions(session_ids: Iterable[UUID], caller: Caller) -> dict[UUID, _Known]:
     """The caller's sessions among those, by id, as they stand; locks nothing."""
-    rows = (
+    known = {}
+    for row in look_up(session_ids, caller):
+        profile = row.profile
+        require_live(profile.account, caller)
+        config = getattr(profile, "viewing_time_config", None)
+        known[row.id] = _Known(
+            session=ledgers.session_of(row),
+            viewer=ledgers.viewer_of(config) if profile.is_kids else ADULT,
+            is_configured=config is not None or not profile.is_kids,
+            profile_id=profile.id,
+            now=row.now,
+        )
+    return known
+
+
+def look_up(session_ids: Iterable[UUID], caller: Caller) -> QuerySet[Any]:
+    """The look-up's one query; each row also has `now`, the database's clock."""
+    return (
         _sessions_of(caller)
         .filter(id__in=session_ids)
         .select_related("profile__account", "profile__viewing_time_config", "title")
@@ -139,19 +156,6 @@ def _known_sessions(session_ids: Iterable[UUID], caller: Caller) -> dict[UUID, _
         )
         .annotate(now=ClockTimestamp())
     )
-    known = {}
-    for row in rows:
-        profile = row.profile
-        require_live(profile.account, caller)
-        config = getattr(profile, "viewing_time_config", None)
-        known[row.id] = _Known(
-            session=ledgers.session_of(row),
-            viewer=ledgers.viewer_of(config) if profile.is_kids else ADULT,
-            is_configured=config is not None or not profile.is_kids,
-            profile_id=profile.id,
-            now=row.now,
-        )
-    return known
 
 
 def _sessions_of(caller: Caller) -> QuerySet[ViewingSession]:
