@@ -92,7 +92,7 @@ class ViewingSession(models.Model):
             ),
         ]
         constraints = [
-            # One stream per child (domain.md section 3), and the locks of a child's heartbeat.
+            # One stream per child (domain.md section 3), the locks of its heartbeat, and the sweep.
             models.UniqueConstraint(
                 fields=["profile"],
                 name="uq_vs_open_kids",

@@ -317,12 +317,52 @@ WHERE profile_id = %(profile_id)s AND reset_date = %(reset_date)s
 """
 
 #: Profiles that have a session which went silent, in batches by id; locks nothing.
+#:
+#: In two arms, because the open sessions are in two indexes (`uq_vs_open_kids`,
+#: `ix_vs_open_adult`): either is read in its order from `after` on, up to a batch.
 SILENT_PROFILES = """
-SELECT DISTINCT profile_id
-FROM viewing_sessions
-WHERE ended_at IS NULL
-    AND last_heartbeat_at < clock_timestamp() - interval '300 seconds'
-    AND profile_id > %(after)s
+SELECT profile_id
+FROM (
+    (
+        SELECT profile_id
+        FROM viewing_sessions
+        WHERE ended_at IS NULL AND is_kids
+            AND last_heartbeat_at < clock_timestamp() - interval '300 seconds'
+            AND profile_id > %(after)s
+        ORDER BY profile_id
+        LIMIT %(batch)s
+    )
+    UNION
+    (
+        SELECT DISTINCT profile_id
+        FROM viewing_sessions
+        WHERE ended_at IS NULL AND NOT is_kids
+            AND last_heartbeat_at < clock_timestamp() - interval '300 seconds'
+            AND profile_id > %(after)s
+        ORDER BY profile_id
+        LIMIT %(batch)s
+    )
+) AS silent
 ORDER BY profile_id
 LIMIT %(batch)s
+"""
+
+#: A profile with many sessions by the planner's statistics, else one of any session, else any
+#: child; no row where there is none. For audits: cheap on a table of any size, locks nothing.
+BUSIEST_PROFILE = """
+SELECT id
+FROM (
+    SELECT 1 AS choice, (
+        SELECT (most_common_vals::text::uuid[])[1]
+        FROM pg_stats
+        WHERE tablename = 'viewing_sessions' AND attname = 'profile_id'
+            AND to_regclass(format('%I.%I', schemaname, tablename))
+                = to_regclass('viewing_sessions')
+    ) AS id
+    UNION ALL SELECT 2, (SELECT profile_id FROM viewing_sessions LIMIT 1)
+    UNION ALL SELECT 3, (SELECT id FROM profiles WHERE is_kids LIMIT 1)
+) AS candidates
+JOIN profiles USING (id)
+ORDER BY choice
+LIMIT 1
 """

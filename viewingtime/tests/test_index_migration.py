@@ -57,6 +57,25 @@ def test_the_migration_can_be_taken_back_and_run_again() -> None:
 
 
 @pytest.mark.usefixtures("without_the_index")
+def test_an_index_that_stands_already_is_left_alone() -> None:
+    run(f"CREATE INDEX {NAME} ON viewing_sessions (profile_id, started_at DESC)")
+    number = "SELECT to_regclass(%s)::oid::bigint"
+    with connection.cursor() as cursor:
+        cursor.execute(number, [NAME])
+        before = cursor.fetchone()
+        migrate()
+        cursor.execute(number, [NAME])
+        assert cursor.fetchone() == before
+
+
+@pytest.mark.usefixtures("without_the_index")
+def test_an_index_that_ends_elsewhere_is_replaced() -> None:
+    run(f"CREATE INDEX {NAME} ON viewing_sessions (profile_id, started_at DESC) WHERE is_kids")
+    migrate()
+    assert definition() == DECLARED
+
+
+@pytest.mark.usefixtures("without_the_index")
 def test_an_ascending_index_of_an_older_installation_is_replaced() -> None:
     run(f"CREATE INDEX {NAME} ON viewing_sessions (profile_id, started_at)")
     migrate()
