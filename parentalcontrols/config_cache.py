@@ -34,6 +34,7 @@ from redis import Redis
 from redis.commands.core import Script
 from redis.exceptions import RedisError
 
+from adminmetrics import recorder
 from parentalcontrols.models import (
     DEFAULT_RESET_HOUR,
     DEFAULT_TIMEZONE,
@@ -179,7 +180,6 @@ class _Cache:
         self._pending: set[UUID] = set()
         self._is_away = False
         self._fill: Script | None = None
-        self.hits = self.misses = self.invalidations = 0
 
     def _redis(self) -> Redis:
         client: Redis = cast(RedisCache, caches[ALIAS]).client.get_client(write=True)
@@ -259,13 +259,13 @@ class _Cache:
             self._went_away(error)
 
     def _count_hits(self, ids: Collection[UUID]) -> None:
-        self.hits += len(ids)
+        recorder.count(recorder.CONFIG_CACHE_HITS, len(ids))
         if ids and logger.isEnabledFor(logging.DEBUG):
             for id_ in ids:
                 logger.debug("config_cache_hit", extra={"profile_id": str(id_)})
 
     def _count_misses(self, ids: Collection[UUID]) -> None:
-        self.misses += len(ids)
+        recorder.count(recorder.CONFIG_CACHE_MISSES, len(ids))
         if ids and logger.isEnabledFor(logging.DEBUG):
             for id_ in ids:
                 logger.debug("config_cache_miss", extra={"profile_id": str(id_)})
@@ -276,7 +276,7 @@ class _Cache:
         ids = set(profile_ids)
         if not ids:
             return
-        self.invalidations += len(ids)
+        recorder.count(recorder.CONFIG_CACHE_INVALIDATIONS, len(ids))
         if len(ids) > _MOST_LINES:
             logger.info("config_cache_invalidated", extra={"count": len(ids)})
         else:

@@ -23,6 +23,7 @@ from typing import Any, Final
 from django.conf import settings
 from django.db import DatabaseError, InterfaceError, OperationalError, connection
 
+from adminmetrics import recorder
 from parentalcontrols.authentication import Caller
 from parentalcontrols.postgresql import deadline
 from parentalcontrols.problems import Problem, unavailable
@@ -92,6 +93,7 @@ class _Queue:
             warm.release()
         while True:
             batch = self._take()
+            recorder.gauge(recorder.HEARTBEAT_QUEUE, len(self._waiting))
             if not batch:
                 self._arrived.clear()
                 self._arrived.wait()
@@ -151,10 +153,9 @@ class _Gathering:
         for _ in runners:
             warm.acquire(timeout=2 * _REHEARSAL_SECONDS)
 
-    def process(self, beats: Sequence[Heartbeat], caller: Caller) -> list[Answer | Problem]:
+    def process(self, request: Request) -> None:
         from gevent.event import Event
 
-        request = Request(beats, caller)
         waiting = _Waiting(request, Event())
         if not self.arriving.put(waiting):
             raise unavailable()
@@ -163,7 +164,6 @@ class _Gathering:
             # Nobody waits any more; what is under way may yet be booked, once.
             waiting.done = None
             raise unavailable()
-        return request.result()
 
     def _credit(self, batch: Sequence[_Waiting]) -> None:
         _together(batch, heartbeats.credit)
@@ -242,6 +242,23 @@ def process(beats: Sequence[Heartbeat], caller: Caller) -> list[Answer | Problem
 
     Raises a 503 `Problem` where too many wait, or no answer came in time.
     """
+    began = time.perf_counter()
+    request = Request(beats, caller)
     if _gathering is None:
-        return heartbeats.process(beats, caller)
-    return _gathering.process(beats, caller)
+        heartbeats.take(request)
+    else:
+        _gathering.process(request)
+    answers = request.result()
+    _record(request, answers, time.perf_counter() - began)
+    return answers
+
+
+def _record(request: Request, answers: Sequence[Answer | Problem], seconds: float) -> None:
+    """Counts what was answered, and logs one of many (T010, T022)."""
+    recorder.heartbeats(len(answers), request.round_trips, seconds)
+    for answer in answers:
+        if isinstance(answer, Answer):
+            recorder.verdict(answer.enforcement)
+    recorder.log_heartbeats(
+        [beat.profile_id for beat in request.heartbeats], request.round_trips, seconds
+    )

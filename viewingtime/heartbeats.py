@@ -113,13 +113,18 @@ def process(heartbeats: Sequence[Heartbeat], caller: Caller) -> list[Answer | Pr
     caller's account does not honour the token any more, and database errors as they are.
     """
     request = Request(heartbeats, caller)
+    take(request)
+    return request.result()
+
+
+def take(request: Request) -> None:
+    """Books one request's beats; what is to be answered is then in it. Raises database errors."""
     credit([request])
     if not request.is_answered:
         try:
             decide([request])
         except (OperationalError, InterfaceError) as error:
             request.give_up(error)
-    return request.result()
 
 
 def credit(requests: Sequence[Request]) -> None:
