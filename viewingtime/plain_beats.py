@@ -7,6 +7,7 @@ from the same body, and told by the usual view: there is one place that words a 
 """
 
 import io
+import logging
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
@@ -16,9 +17,12 @@ from rest_framework.exceptions import AuthenticationFailed
 
 from parentalcontrols import problems
 from parentalcontrols.authentication import read_access_token
+from parentalcontrols.problems import Problem
 from viewingtime import gathering
 from viewingtime.serializers import decode_heartbeats, encode_answers
 from viewingtime.views import PlayerView
+
+logger = logging.getLogger("django.request")
 
 StartResponse = Callable[[str, list[tuple[str, str]]], Any]
 
@@ -33,6 +37,11 @@ _HEADERS: Final = [
     ("X-Frame-Options", "DENY"),
     ("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'"),
     ("Vary", "origin"),
+]
+#: And where the client came by HTTPS, if the service is for HTTPS alone.
+_HTTPS_HEADERS: Final = [
+    *_HEADERS,
+    ("Strict-Transport-Security", f"max-age={settings.SECURE_HSTS_SECONDS}"),
 ]
 
 
@@ -59,17 +68,19 @@ def answer(environ: dict[str, Any], start_response: StartResponse) -> Iterable[b
     except Exception as error:
         refused = problems.exception_handler(error, {"view": PlayerView})
         if refused is None:
-            raise
+            # As Django tells and logs what no view caught.
+            logger.exception("Internal Server Error: %s", environ["PATH_INFO"])
+            refused = problems.response(Problem(500))
         start_response(
             f"{refused.status_code} {refused.reason_phrase}",
             [
-                *(header for header in _HEADERS if header[0] != "Content-Type"),
+                *(header for header in _headers(environ) if header[0] != "Content-Type"),
                 *refused.headers.items(),
                 ("Content-Length", str(len(refused.content))),
             ],
         )
         return [refused.content]
-    start_response("200 OK", [*_HEADERS, ("Content-Length", str(len(content)))])
+    start_response("200 OK", [*_headers(environ), ("Content-Length", str(len(content)))])
     return [content]
 
 
@@ -83,3 +94,10 @@ def _is_plain(environ: Mapping[str, Any]) -> bool:
         and length.isdecimal()
         and int(length) <= settings.MAX_BODY_BYTES
     )
+
+
+def _headers(environ: Mapping[str, Any]) -> list[tuple[str, str]]:
+    if not settings.SECURE_HSTS_SECONDS:
+        return _HEADERS
+    scheme: str = environ.get("HTTP_X_FORWARDED_PROTO", environ["wsgi.url_scheme"])
+    return _HTTPS_HEADERS if scheme.split(",", 1)[0].strip() == "https" else _HEADERS
