@@ -1,6 +1,7 @@
 """What the tests of every package share."""
 
 import os
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pytest
@@ -8,6 +9,7 @@ from hypothesis import settings
 
 if TYPE_CHECKING:
     from parentalcontrols.tests.cast import Cast
+    from pins.tests.service import Service
 
 settings.register_profile("ci", derandomize=True, deadline=None)
 if os.environ.get("CI", "").lower() == "true":
@@ -25,3 +27,15 @@ def cast(db: None) -> "Cast":
     from parentalcontrols.tests.cast import Cast
 
     return Cast()
+
+
+@pytest.fixture(scope="session")
+def served(django_db_setup: None) -> "Iterator[Service]":
+    """The service in three processes of its own, on the database of the tests' models.
+
+    It sees what a test commits, so it is for tests with `django_db(transaction=True)`.
+    """
+    from pins.tests.service import database_of_tests, gunicorn
+
+    with gunicorn(database_of_tests(), WORKERS="3") as service:
+        yield service

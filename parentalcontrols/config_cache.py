@@ -11,8 +11,9 @@ entry, or the lease. So what was loaded before a change can never be put back af
 that starts when a change has been answered finds nothing, or what was loaded after the change.
 
 **Without Redis** everything comes from the database. After a failure nobody asks it until a probe
-in the background has had an answer and delivered the invalidations that failed: no request waits
-for a cache that is away. What a process that died could not deliver, the time to live bounds.
+in the background has had an answer and emptied it: an invalidation that was lost meanwhile, this
+process's or another's, then leaves nothing behind. No reader waits for a cache that is away. What
+only a process lost that died, or that alone was cut off, the time to live bounds.
 """
 
 import logging
@@ -49,7 +50,7 @@ ALIAS: Final = "configs"
 #: Seconds for which a reader that missed may fill: longer than any look-up may take.
 _LEASE_SECONDS: Final = 5
 #: Seconds between two probes of a Redis that is away.
-_PROBE_SECONDS: Final = 0.25
+_PROBE_SECONDS: Final = 0.1
 #: Profiles of which the log tells one by one; of more at a time it tells how many.
 _MOST_LINES: Final = 20
 _LEASE: Final = b"lease "
@@ -64,18 +65,19 @@ _FILL: Final = """
 local recent, lease, ttl = KEYS[1], ARGV[1], tonumber(ARGV[2])
 local most, used = tonumber(ARGV[3]), tonumber(ARGV[4])
 local clock = redis.call('TIME')
-local now = tonumber(clock[1]) * 1000 + math.floor(tonumber(clock[2]) / 1000)
+-- Microseconds, one apart for each key: a score holds them exactly.
+local now = tonumber(clock[1]) * 1000000 + tonumber(clock[2])
 for i = 1, used do
-    redis.call('ZADD', recent, 'XX', 'GT', string.format('%.3f', now + i / 10000), ARGV[4 + i])
+    redis.call('ZADD', recent, 'XX', 'GT', string.format('%.0f', now + i), ARGV[4 + i])
 end
 for i = 2, #KEYS do
     if redis.call('GET', KEYS[i]) == lease then
         redis.call('SET', KEYS[i], ARGV[3 + used + i], 'PX', ttl)
-        redis.call('ZADD', recent, string.format('%.3f', now + 1), KEYS[i])
+        redis.call('ZADD', recent, string.format('%.0f', now + used + i), KEYS[i])
     end
 end
 -- Whoever was last used longer ago than an entry lives has none any more.
-redis.call('ZREMRANGEBYSCORE', recent, '-inf', '(' .. string.format('%.0f', now - ttl))
+redis.call('ZREMRANGEBYSCORE', recent, '-inf', '(' .. string.format('%.0f', now - ttl * 1000))
 redis.call('PEXPIRE', recent, 2 * ttl)
 local surplus = redis.call('ZCARD', recent) - most
 if surplus > 0 then
@@ -176,9 +178,8 @@ class _Cache:
         self._lock = Lock()
         # In the order of their use since the last fill, oldest first.
         self._used: dict[str, None] = {}
-        # Invalidations that could not be delivered.
-        self._pending: set[UUID] = set()
         self._is_away = False
+        self._failures = 0
         self._fill: Script | None = None
 
     def _redis(self) -> Redis:
@@ -204,23 +205,27 @@ class _Cache:
         keys = [self._key(profile_id) for profile_id in wanted]
         found: dict[UUID, Known] = {}
         missing: dict[UUID, str] = {}
+        unreadable: set[str] = set()
         try:
             redis = self._redis()
             values = cast(list[bytes | None], redis.mget(keys))
             for profile_id, key, value in zip(wanted, keys, values, strict=True):
-                entry = None if value is None or value.startswith(_LEASE) else _read(value)
-                if entry is None or profile_id in self._pending:
-                    missing[profile_id] = key
-                else:
+                is_entry = value is not None and not value.startswith(_LEASE)
+                entry = _read(value) if value is not None and is_entry else None
+                if entry is not None:
                     found[profile_id] = entry
                     self._used.pop(key, None)
                     self._used[key] = None
+                    continue
+                missing[profile_id] = key
+                if is_entry:
+                    unreadable.add(key)
             self._count_hits(found)
             if not missing:
                 return found
             with redis.pipeline(transaction=False) as pipe:
                 for key in missing.values():
-                    pipe.set(key, lease, nx=True, ex=_LEASE_SECONDS)
+                    pipe.set(key, lease, nx=key not in unreadable, ex=_LEASE_SECONDS)
                 pipe.execute()
         except (RedisError, OSError) as error:
             self._went_away(error)
@@ -282,25 +287,16 @@ class _Cache:
         else:
             for id_ in ids:
                 logger.info("config_cache_invalidated", extra={"profile_id": str(id_)})
-        if self._is_away:
-            self._keep_for_later(ids)
-            return
-        try:
-            self._delete(ids)
-        except (RedisError, OSError) as error:
-            self._keep_for_later(ids)
-            self._went_away(error)
-
-    def _delete(self, ids: Collection[UUID]) -> None:
         keys = [self._key(id_) for id_ in ids]
-        with self._redis().pipeline(transaction=False) as pipe:
-            pipe.delete(*keys)
-            pipe.zrem(self._key("recent"), *keys)
-            pipe.execute()
-
-    def _keep_for_later(self, ids: set[UUID]) -> None:
-        with self._lock:
-            self._pending |= ids
+        try:
+            # Also while Redis is away: it may be back, and others read again already. Both at
+            # once: an entry that is filled in between would not be counted.
+            with self._redis().pipeline(transaction=True) as pipe:
+                pipe.delete(*keys)
+                pipe.zrem(self._key("recent"), *keys)
+                pipe.execute()
+        except (RedisError, OSError) as error:
+            self._went_away(error)
 
     def clear(self) -> None:
         redis = self._redis()
@@ -325,6 +321,7 @@ class _Cache:
 
     def _went_away(self, error: Exception) -> None:
         with self._lock:
+            self._failures += 1
             if self._is_away:
                 return
             self._is_away = True
@@ -332,21 +329,19 @@ class _Cache:
         Thread(target=self._await_return, name="config-cache-probe", daemon=True).start()
 
     def _await_return(self) -> None:
-        """Asks until Redis answers, and delivers what it missed before anybody reads again."""
+        """Asks until Redis answers, and empties it before anybody reads again.
+
+        Whatever changed while it was away is committed by then, and is read from the database.
+        """
         while True:
             time.sleep(_PROBE_SECONDS)
-            with self._lock:
-                pending = set(self._pending)
+            failures = self._failures
             try:
-                if pending:
-                    self._delete(pending)
-                else:
-                    self._redis().ping()
+                self.clear()
             except (RedisError, OSError):
                 continue
             with self._lock:
-                self._pending -= pending
-                if self._pending:
+                if self._failures != failures:
                     continue
                 self._is_away = False
             logger.info("config_cache_available")
@@ -377,7 +372,7 @@ def get_many(profile_ids: Iterable[UUID], loader: Loader = load) -> dict[UUID, K
 def invalidate(profile_ids: Iterable[UUID]) -> None:
     """Forgets profiles everywhere; called when the change is committed. Never raises.
 
-    What cannot be delivered now is delivered when Redis is back.
+    What cannot be delivered empties the cache when Redis is back.
     """
     _cache.invalidate(profile_ids)
 

@@ -139,7 +139,7 @@ def _config_cache(figures: Figures) -> dict[str, Any]:
         "total_misses": figures.count(recorder.CONFIG_CACHE_MISSES),
         "total_invalidations": figures.count(recorder.CONFIG_CACHE_INVALIDATIONS),
         "current_size": _config_cache_size(),
-        "max_size": settings.CONFIG_CACHE_MAX_ENTRIES,
+        "max_size": settings.CONFIG_CACHE_ENTRIES,
     }
 
 

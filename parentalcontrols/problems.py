@@ -172,7 +172,7 @@ def _validation_errors(detail: Any, field: str = "") -> Iterator[dict[str, str]]
         yield {"field": field, "code": str(code), "detail": str(detail)}
 
 
-def exception_handler(error: Exception, context: Mapping[str, Any]) -> JsonResponse | None:
+def exception_handler(error: Exception, context: Mapping[str, Any]) -> ProblemResponse | None:
     """DRF's hook: every exception of a view becomes a problem; None passes faults of ours on.
 
     The answer is JSON whatever the view itself would render.
@@ -187,7 +187,7 @@ def exception_handler(error: Exception, context: Mapping[str, Any]) -> JsonRespo
     return response(problem)
 
 
-def response(problem: Problem) -> JsonResponse:
+def response(problem: Problem) -> ProblemResponse:
     """A problem as an answer, with the id by which its request is found in the logs."""
     document = problem.document()
     if (request_id := request_ids.current()) is not None:

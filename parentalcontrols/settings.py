@@ -293,7 +293,8 @@ if SERVING and WORKER_CLASS == "gevent":
         # The pool looks whether a connection still stands, without a round trip.
         "CONN_HEALTH_CHECKS": False,
         "POOL": {
-            "size": DATABASE_POOL_SIZE + HEARTBEAT_CREDITORS + HEARTBEAT_DECIDERS,
+            # One more for beats of children that somebody holds.
+            "size": DATABASE_POOL_SIZE + HEARTBEAT_CREDITORS + HEARTBEAT_DECIDERS + 1,
             "wait_seconds": 1.0,
         },
     }

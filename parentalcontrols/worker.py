@@ -30,6 +30,10 @@ class _OneWrite:
         if self._size > _MOST_HELD:
             self.flush()
 
+    def sendfile(self, *args: Any, **kwargs: Any) -> Any:
+        self.flush()
+        return self._sock.sendfile(*args, **kwargs)
+
     def flush(self) -> None:
         if self._held:
             data = b"".join(self._held)

@@ -3,10 +3,11 @@
 A request puts its beats into a queue and waits. One greenlet, with a database connection of its
 own, takes all that have gathered, credits them in one statement, answers, and takes the next.
 Nothing is ever delayed for company: a lone beat on an idle server is taken at once. What is not
-steady goes on to the next queue, where beats are decided together in one transaction; there a
-profile that somebody else holds is left out, and waited for apart.
+steady goes on to the next queue, where beats are decided together in one transaction. Profiles that
+somebody else holds are left out there; their beats wait in a third queue and are tried again, all
+of them at once, every few milliseconds: a lock delays nobody but those who want it.
 
-Both queues are bounded, and so is the time in them: past that a 503 is honest, and cheap. A beat
+The queues are bounded, and so is the time in them: past that a 503 is honest, and cheap. A beat
 that fails takes no other with it.
 
 Only web processes of greenlets gather (`start`); elsewhere `process` is `heartbeats.process`,
@@ -17,11 +18,11 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any, Final
+from uuid import UUID
 
 from django.conf import settings
-from django.db import DatabaseError, InterfaceError, OperationalError, connection
+from django.db import DatabaseError, InterfaceError, OperationalError
 
 from adminmetrics import recorder
 from parentalcontrols.authentication import Caller
@@ -37,9 +38,9 @@ logger = logging.getLogger(__name__)
 MOST_BEATS: Final = 500
 #: The most requests that wait in a queue.
 MOST_REQUESTS: Final = 1000
-#: The most profiles that somebody holds and that are waited for at the same time.
-MOST_HELD: Final = 8
-#: Seconds that are always left for a statement, however long its beats have waited.
+#: Seconds between two tries to have the profiles that somebody holds.
+_HELD_SECONDS: Final = 0.01
+#: Seconds that a beat has to have left to be tried again, and that a statement always has.
 _LEAST_SECONDS: Final = 0.2
 #: Seconds that a start waits for the database.
 _REHEARSAL_SECONDS: Final = 3.0
@@ -71,6 +72,8 @@ class _Queue:
         self._step = step
         self._rehearse = rehearse
         self._waiting: deque[_Waiting] = deque()
+        # What a step is under way for: nobody takes another beat of those profiles to one.
+        self._busy: set[UUID] = set()
         self._arrived = Event()
 
     def put(self, waiting: _Waiting) -> bool:
@@ -106,12 +109,14 @@ class _Queue:
                 for waiting in batch:
                     waiting.request.error = waiting.request.error or error
                     _wake(waiting)
+            for waiting in batch:
+                self._busy -= waiting.profile_ids
+            self._arrived.set()
 
     def _take(self) -> list[_Waiting]:
         """The next ones, in order: none that nobody waits for any more, no profile twice."""
         batch: list[_Waiting] = []
         left: list[_Waiting] = []
-        profile_ids: set[Any] = set()
         beats = 0
         queue = self._waiting
         while queue:
@@ -121,8 +126,8 @@ class _Queue:
             queue.popleft()
             if waiting.done is None:
                 continue
-            if profile_ids.isdisjoint(waiting.profile_ids):
-                profile_ids |= waiting.profile_ids
+            if self._busy.isdisjoint(waiting.profile_ids):
+                self._busy |= waiting.profile_ids
                 beats += len(waiting.request.heartbeats)
                 batch.append(waiting)
             else:
@@ -135,11 +140,9 @@ class _Gathering:
     """The queues of one process."""
 
     def __init__(self) -> None:
-        from gevent.pool import Pool
-
         self.arriving = _Queue("arriving", self._credit, heartbeats.rehearse_credit)
         self.deciding = _Queue("deciding", self._decide, heartbeats.rehearse_decide)
-        self._held = Pool(MOST_HELD)
+        self.held = _Queue("held", self._decide_held, heartbeats.rehearse_decide)
 
     def start(self) -> None:
         from gevent import spawn
@@ -148,6 +151,7 @@ class _Gathering:
         warm = Semaphore(0)
         runners = [self.arriving.run] * settings.HEARTBEAT_CREDITORS
         runners += [self.deciding.run] * settings.HEARTBEAT_DECIDERS
+        runners.append(self.held.run)
         for run in runners:
             spawn(run, warm)
         for _ in runners:
@@ -163,36 +167,39 @@ class _Gathering:
         if not done.wait(settings.REQUEST_DEADLINE_MS / 1000):
             # Nobody waits any more; what is under way may yet be booked, once.
             waiting.done = None
-            raise unavailable()
+            request.give_up(unavailable())
 
     def _credit(self, batch: Sequence[_Waiting]) -> None:
         _together(batch, heartbeats.credit)
-        for waiting in batch:
-            if waiting.request.is_answered:
-                _wake(waiting)
-            elif not self.deciding.put(waiting):
-                waiting.request.give_up(unavailable())
-                _wake(waiting)
+        self._pass_on(batch, self.deciding)
 
     def _decide(self, batch: Sequence[_Waiting]) -> None:
-        wait = len(batch) == 1 and self._held.free_count() == 0
-        _together(batch, partial(heartbeats.decide, wait=wait))
+        _together(batch, _decide_free)
+        self._pass_on(batch, self.held)
+
+    def _decide_held(self, batch: Sequence[_Waiting]) -> None:
+        """Tries again; who has little time left is told what is known by now."""
+        from gevent import sleep
+
+        sleep(_HELD_SECONDS)
+        late = time.monotonic() - settings.REQUEST_DEADLINE_MS / 1000 + _LEAST_SECONDS
         for waiting in batch:
+            if waiting.since < late:
+                waiting.request.give_up(unavailable())
+        _together(batch, _decide_free)
+        self._pass_on(batch, self.held)
+
+    def _pass_on(self, batch: Sequence[_Waiting], queue: _Queue) -> None:
+        """Answers who is answered, and puts the others into the next queue."""
+        for waiting in batch:
+            if not waiting.request.is_answered and not queue.put(waiting):
+                waiting.request.give_up(unavailable())
             if waiting.request.is_answered:
                 _wake(waiting)
-            elif self._held.free_count():
-                self._held.spawn(self._decide_alone, waiting)
-            else:
-                waiting.request.give_up(unavailable())
-                _wake(waiting)
 
-    def _decide_alone(self, waiting: _Waiting) -> None:
-        """Waits for a profile that somebody else holds."""
-        try:
-            _together([waiting], heartbeats.decide)
-        finally:
-            connection.close()
-            _wake(waiting)
+
+def _decide_free(requests: Sequence[Request]) -> None:
+    heartbeats.decide(requests, wait=False)
 
 
 def _wake(waiting: _Waiting) -> None:
@@ -201,9 +208,12 @@ def _wake(waiting: _Waiting) -> None:
 
 
 def _together(batch: Sequence[_Waiting], step: Callable[[Sequence[Request]], None]) -> None:
-    """Takes a step for all requests at once; where that fails for one's sake, for each alone."""
-    oldest = min(waiting.since for waiting in batch)
-    left = settings.REQUEST_DEADLINE_MS / 1000 - (time.monotonic() - oldest)
+    """Takes a step for all requests at once; where that fails for one's sake, for each alone.
+
+    It may take as long as the youngest may wait: who has waited longer gives up by himself.
+    """
+    youngest = max(waiting.since for waiting in batch)
+    left = settings.REQUEST_DEADLINE_MS / 1000 - (time.monotonic() - youngest)
     with deadline.within(max(_LEAST_SECONDS, left)):
         try:
             step([waiting.request for waiting in batch])

@@ -275,7 +275,7 @@ def _own(request: Request, known: Mapping[UUID, Known]) -> dict[UUID, Known]:
     request.round_trips += 1
     fresh = {
         entry.profile_id: entry
-        for entry in config_cache.load(list(own))
+        for entry in _retrying(lambda: config_cache.load(list(own)))
         if entry.account_id == caller.account_id
     }
     if not fresh:
@@ -386,13 +386,14 @@ def _decide(
             wait=wait,
         )
         steady.note_clock(held.now)
+        left_out = beats_of.keys() - held.ledgers.keys()
+        deleted = left_out - _existing(left_out) if left_out and not wait else left_out
         after: dict[UUID, Ledger] = {}
         for profile_id, beats in beats_of.items():
             book = held.ledgers.get(profile_id)
             for request, index in beats:
                 if book is None:
-                    if wait:
-                        # Deleted since it was looked up.
+                    if profile_id in deleted:
                         answers.append((request, index, not_found()))
                     continue
                 sent = request.heartbeats[index]
@@ -416,6 +417,11 @@ def _decide(
         config_cache.invalidate(unconfigured)
     for request, index, found in answers:
         request.answers[index] = found
+
+
+def _existing(profile_ids: Collection[UUID]) -> set[UUID]:
+    """Those of the profiles that were not deleted since they were looked up."""
+    return set(Profile.objects.filter(id__in=profile_ids).values_list("id", flat=True))
 
 
 def rehearse_credit() -> None:

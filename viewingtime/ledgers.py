@@ -167,7 +167,8 @@ def hold(
 ) -> Held:
     """Locks profiles until the transaction ends and reads what the rules need.
 
-    One statement; a second one where somebody else changed a profile while we waited for it.
+    One statement, and again where somebody else changed a profile while we waited for it; without
+    `wait` that can be another one each time, that was free by then.
     Profiles, sessions and titles that do not exist are missing in the answer; without `wait` the
     profiles that somebody else holds, too.
     """
@@ -180,7 +181,7 @@ def hold(
     with connection.cursor() as cursor:
         cursor.execute(statement, parameters)
         row = cursor.fetchone()
-        if not row[1]:
+        while not row[1]:
             cursor.execute(statement, parameters)
             row = cursor.fetchone()
     now, _, profiles, sessions, balances, titles = row
@@ -215,6 +216,15 @@ def hold(
         },
         unconfigured=frozenset(unconfigured),
     )
+
+
+def hold_deleted(instance: Profile, **_: Any) -> None:
+    """Locks what is about to be deleted with a profile, before the first row of it goes.
+
+    A deletion begins with the rows that depend on others: a beat under way would hold the session
+    and wait for the balance, and the deletion the other way round.
+    """
+    hold([instance.id])
 
 
 def write_back(held: Held, after: Mapping[UUID, Ledger]) -> None:

@@ -7,7 +7,8 @@ from the same body, and told by the usual view: there is one place that words a 
 """
 
 import io
-from collections.abc import Callable, Iterable, Mapping
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import date
 from types import SimpleNamespace
 from typing import Any, Final
@@ -18,12 +19,17 @@ from django.conf import settings
 from django.urls import reverse
 from rest_framework.exceptions import AuthenticationFailed
 
-from parentalcontrols import problems
+from adminmetrics import recorder
+from parentalcontrols import problems, request_ids
 from parentalcontrols.authentication import access_token, read_access_token
+from parentalcontrols.problems import Problem
 from viewingtime import gathering
+from viewingtime.heartbeats import Heartbeat
 from viewingtime.ledger import ZERO, Balance, told
 from viewingtime.serializers import decode_heartbeats, encode_answers
 from viewingtime.views import PlayerView
+
+logger = logging.getLogger("django.request")
 
 StartResponse = Callable[[str, list[tuple[str, str]]], Any]
 
@@ -38,6 +44,11 @@ _HEADERS: Final = [
     ("X-Frame-Options", "DENY"),
     ("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'"),
     ("Vary", "origin"),
+]
+#: And where the client came by HTTPS, if the service is for HTTPS alone.
+_HTTPS_HEADERS: Final = [
+    *_HEADERS,
+    ("Strict-Transport-Security", f"max-age={settings.SECURE_HSTS_SECONDS}"),
 ]
 
 
@@ -55,27 +66,38 @@ def answer(environ: dict[str, Any], start_response: StartResponse) -> Iterable[b
     beats = decode_heartbeats(body, is_batch=is_batch)
     if beats is None:
         return None
+    token = request_ids.begin(environ.get("HTTP_X_REQUEST_ID"))
+    try:
+        status, headers, content = _answered(beats, environ, is_batch=is_batch)
+    except AuthenticationFailed:
+        return None
+    finally:
+        request_ids.end(token)
+    start_response(status, [*headers, ("Content-Length", str(len(content)))])
+    return [content]
+
+
+def _answered(
+    beats: Sequence[Heartbeat], environ: Mapping[str, Any], *, is_batch: bool
+) -> tuple[str, list[tuple[str, str]], bytes]:
+    """Status, headers and body; raises `AuthenticationFailed`."""
+    headers = [*_headers(environ), (request_ids.HEADER, request_ids.current() or "")]
     try:
         caller = read_access_token(environ["HTTP_AUTHORIZATION"][7:])
         answers = gathering.process(beats, caller)
         content = encode_answers(answers, is_batch=is_batch)
     except AuthenticationFailed:
-        return None
+        raise
     except Exception as error:
         refused = problems.exception_handler(error, {"view": PlayerView})
         if refused is None:
-            raise
-        start_response(
-            f"{refused.status_code} {refused.reason_phrase}",
-            [
-                *(header for header in _HEADERS if header[0] != "Content-Type"),
-                *refused.headers.items(),
-                ("Content-Length", str(len(refused.content))),
-            ],
-        )
-        return [refused.content]
-    start_response("200 OK", [*_HEADERS, ("Content-Length", str(len(content)))])
-    return [content]
+            # As Django tells and logs what no view caught.
+            logger.exception("Internal Server Error: %s", environ["PATH_INFO"])
+            refused = problems.response(Problem(500))
+        recorder.refusal(refused.status_code, refused.code)
+        status = f"{refused.status_code} {refused.reason_phrase}"
+        return status, [*headers[1:], *refused.headers.items()], refused.content
+    return "200 OK", headers, content
 
 
 def rehearse() -> None:
@@ -111,3 +133,10 @@ def _is_plain(environ: Mapping[str, Any]) -> bool:
         and length.isdecimal()
         and int(length) <= settings.MAX_BODY_BYTES
     )
+
+
+def _headers(environ: Mapping[str, Any]) -> list[tuple[str, str]]:
+    if not settings.SECURE_HSTS_SECONDS:
+        return _HEADERS
+    scheme: str = environ.get("HTTP_X_FORWARDED_PROTO", environ["wsgi.url_scheme"])
+    return _HTTPS_HEADERS if scheme.split(",", 1)[0].strip() == "https" else _HEADERS

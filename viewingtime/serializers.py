@@ -71,19 +71,45 @@ class HeartbeatBatchBody(msgspec.Struct):
     ]
 
 
-_decode_heartbeat = msgspec.json.Decoder(HeartbeatBody).decode
-_decode_heartbeats = msgspec.json.Decoder(HeartbeatBatchBody).decode
+class _ExactHeartbeatBody(HeartbeatBody, forbid_unknown_fields=True):
+    """A beat's body without a field that is ignored."""
+
+
+class _ExactHeartbeatBatchBody(msgspec.Struct, forbid_unknown_fields=True):
+    heartbeats: Annotated[
+        list[_ExactHeartbeatBody], msgspec.Meta(min_length=1, max_length=MOST_HEARTBEATS)
+    ]
+
+
+_decode_heartbeat = msgspec.json.Decoder(_ExactHeartbeatBody).decode
+_decode_heartbeats = msgspec.json.Decoder(_ExactHeartbeatBatchBody).decode
 _encode = msgspec.json.Encoder().encode
 
 
 def decode_heartbeats(body: bytes, *, is_batch: bool) -> list[Heartbeat] | None:
-    """The beats of a request's body; None where anything is wrong with one of them."""
+    """The beats of a request's body; None where anything is wrong with one of them.
+
+    What a decoder skips it does not look at closely: with fields that are ignored the document is
+    read as a whole first, so that it is JSON in all its parts.
+    """
     try:
-        if is_batch:
-            return [beat.heartbeat() for beat in _decode_heartbeats(body).heartbeats]
-        return [_decode_heartbeat(body).heartbeat()]
+        return _beats_of(_decode_heartbeats(body) if is_batch else _decode_heartbeat(body))
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
+        pass
+    try:
+        document = msgspec.json.decode(body)
+        return _beats_of(
+            msgspec.convert(document, HeartbeatBatchBody if is_batch else HeartbeatBody)
+        )
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
         return None
+
+
+def _beats_of(
+    body: HeartbeatBody | HeartbeatBatchBody | _ExactHeartbeatBatchBody,
+) -> list[Heartbeat]:
+    beats = [body] if isinstance(body, HeartbeatBody) else body.heartbeats
+    return [beat.heartbeat() for beat in beats]
 
 
 def encode_answers(answers: Sequence[Answer | Problem], *, is_batch: bool) -> bytes:

@@ -1,10 +1,13 @@
 """The real service in processes of its own, on a database of its own in the tests' server."""
 
+import http.client
+import json
 import os
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,9 +17,12 @@ from uuid import uuid4
 import psutil
 import psycopg
 import requests
+from django.db import connection as of_the_tests
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
+from parentalcontrols.embedded_servers import Postgres, Valkey, throwaway_servers
+from parentalcontrols.launcher import throwaway_environment
 from parentalcontrols.processes import wait_until
 from parentalcontrols.tests.cast import API, PASSWORD
 
@@ -24,6 +30,8 @@ ROOT = Path(__file__).resolve().parents[2]
 PYTHON = [sys.executable, "-W", "ignore"]
 #: Seconds after which a test gives up waiting; nothing is expected to take that long.
 LONG = 60.0
+#: For how long players play and servers are disturbed; a thorough run takes 60.
+SOAK_SECONDS = float(os.environ.get("SOAK_SECONDS", "6"))
 
 
 @contextmanager
@@ -34,16 +42,99 @@ def database() -> Iterator[str]:
         connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
         try:
             url = make_conninfo(server, dbname=name)
-            subprocess.run(
-                [*PYTHON, "manage.py", "migrate", "-v0"],
-                cwd=ROOT,
-                env={**os.environ, "DATABASE_URL": url},
-                check=True,
-            )
+            _migrate(DATABASE_URL=url)
             yield url
         finally:
             dropping = sql.SQL("DROP DATABASE {} WITH (FORCE)")
             connection.execute(dropping.format(sql.Identifier(name)))
+
+
+def database_of_tests() -> str:
+    """The address of the database that the running test's models are in."""
+    return make_conninfo(os.environ["DATABASE_URL"], dbname=of_the_tests.settings_dict["NAME"])
+
+
+@contextmanager
+def own_servers() -> Iterator[tuple[Postgres, Valkey, dict[str, str]]]:
+    """Servers that a test may stop and freeze, migrated, and the variables that name them."""
+    with throwaway_servers() as (postgres, valkey):
+        names = throwaway_environment(postgres, valkey)
+        environment = {key: names[key] for key in ("DATABASE_URL", "REDIS_URL")}
+        _migrate(**environment)
+        yield postgres, valkey, environment
+
+
+def _migrate(**environment: str) -> None:
+    subprocess.run(
+        [*PYTHON, "manage.py", "migrate", "-v0"],
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        check=True,
+    )
+
+
+class Unanswered(Exception):
+    """The connection ended before an answer came; what became of the request nobody knows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """An answer. Instants in microseconds since 1970, by the machine's clock: the database's, too.
+
+    The request was under way from `sent_at` to `heard_at`.
+    """
+
+    status: int
+    headers: Mapping[str, str]
+    body: Any
+    sent_at: int
+    heard_at: int
+
+    @property
+    def is_honest_refusal(self) -> bool:
+        """Whether it is the 503 that a player is owed (domain.md section 4)."""
+        return (
+            self.status == 503
+            and int(self.headers["Retry-After"]) > 0
+            and self.headers["Content-Type"] == "application/problem+json"
+            and (self.body["enforcement"], self.body["reason"]) == ("blocked", "unavailable")
+        )
+
+
+class Line:
+    """A player's connection, which is kept alive; for one thread at a time."""
+
+    def __init__(self, service: "Service", token: str) -> None:
+        host, port = service.url.removeprefix("http://").split(":")
+        self._http = http.client.HTTPConnection(host, int(port), timeout=LONG)
+        self._headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+
+    def post(self, path: str, body: Any = None) -> Told:
+        """An answer to a POST below `/api/v1`; raises `Unanswered`, and connects anew then."""
+        return self.send("POST", path, body)
+
+    def send(self, method: str, path: str, body: Any = None) -> Told:
+        """The same for any method."""
+        raw = json.dumps({} if body is None else body).encode()
+        sent_at = time.time_ns() // 1000
+        try:
+            self._http.request(method, API + path, raw, self._headers)
+            response = self._http.getresponse()
+            content = response.read()
+        except (OSError, http.client.HTTPException) as error:
+            self.close()
+            raise Unanswered from error
+        heard_at = time.time_ns() // 1000 + 1
+        return Told(response.status, response.headers, json.loads(content), sent_at, heard_at)
+
+    def connect(self) -> None:
+        """Opens the connection, if it is not open."""
+        if self._http.sock is None:
+            self._http.connect()
+
+    def close(self) -> None:
+        """Ends the connection, whatever is under way."""
+        self._http.close()
 
 
 @dataclass
