@@ -78,7 +78,7 @@ def post_worker_init(worker: Any) -> None:
 
     for name in settings.WEB_PROCESS_STARTS:
         import_string(name)()
-    if apps.is_installed("adminmetrics"):
+    if apps.ready and apps.is_installed("adminmetrics"):
         from adminmetrics import rollup
 
         rollup.start(service_started=float(os.environ["SERVICE_STARTED"]))

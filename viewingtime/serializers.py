@@ -98,9 +98,9 @@ def decode_heartbeats(body: bytes, *, is_batch: bool) -> list[Heartbeat] | None:
         pass
     try:
         document = msgspec.json.decode(body)
-        return _beats_of(
-            msgspec.convert(document, HeartbeatBatchBody if is_batch else HeartbeatBody)
-        )
+        if is_batch:
+            return _beats_of(msgspec.convert(document, HeartbeatBatchBody))
+        return _beats_of(msgspec.convert(document, HeartbeatBody))
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
         return None
 
