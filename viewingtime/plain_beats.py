@@ -7,7 +7,6 @@ from the same body, and told by the usual view: there is one place that words a 
 """
 
 import io
-import logging
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
@@ -17,12 +16,9 @@ from rest_framework.exceptions import AuthenticationFailed
 
 from parentalcontrols import problems
 from parentalcontrols.authentication import read_access_token
-from parentalcontrols.problems import Problem
 from viewingtime import gathering
 from viewingtime.serializers import decode_heartbeats, encode_answers
 from viewingtime.views import PlayerView
-
-logger = logging.getLogger("django.request")
 
 StartResponse = Callable[[str, list[tuple[str, str]]], Any]
 
@@ -68,9 +64,7 @@ def answer(environ: dict[str, Any], start_response: StartResponse) -> Iterable[b
     except Exception as error:
         refused = problems.exception_handler(error, {"view": PlayerView})
         if refused is None:
-            # As Django tells and logs what no view caught.
-            logger.exception("Internal Server Error: %s", environ["PATH_INFO"])
-            refused = problems.response(Problem(500))
+            refused = problems.response(problems.fault(error))
         start_response(
             f"{refused.status_code} {refused.reason_phrase}",
             [
