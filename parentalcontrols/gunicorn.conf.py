@@ -6,6 +6,7 @@ each worker and not before the fork: a connection opened in the master would be 
 """
 
 import os
+import signal
 import subprocess  # nosec B404
 import sys
 from pathlib import Path
@@ -68,6 +69,15 @@ worker_tmp_dir = "/dev/shm" if Path("/dev/shm").is_dir() else None  # nosec B108
 errorlog = "-"
 accesslog = os.environ.get("ACCESS_LOG") or None
 loglevel = os.environ.get("LOG_LEVEL", "warning").lower()
+
+
+def post_fork(server: Any, worker: Any) -> None:
+    """Hear a stop that comes before the worker listens to signals by itself; it comes but once."""
+
+    def stop(*_: Any) -> None:
+        worker.alive = False
+
+    signal.signal(signal.SIGTERM, stop)
 
 
 def post_worker_init(worker: Any) -> None:

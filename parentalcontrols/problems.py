@@ -114,6 +114,12 @@ def unavailable(members: Mapping[str, Any] | None = None) -> Problem:
     return Problem(503, members=members)
 
 
+def fault(error: BaseException) -> Problem:
+    """A fault of ours, logged: what no other problem stands for."""
+    logger.error("internal_error", exc_info=error)
+    return Problem(500)
+
+
 def as_problem(error: Exception) -> Problem | None:
     """The problem that an exception stands for; None where it is a fault of ours."""
     match error:

@@ -208,29 +208,37 @@ def _wake(waiting: _Waiting) -> None:
 
 
 def _together(batch: Sequence[_Waiting], step: Callable[[Sequence[Request]], None]) -> None:
-    """Takes a step for all requests at once; where that fails for one's sake, for each alone.
+    """Takes a step for all requests at once, for as long as the youngest of them may wait.
 
-    It may take as long as the youngest may wait: who has waited longer gives up by himself.
+    Who has waited longer than the others gives up by himself.
     """
     youngest = max(waiting.since for waiting in batch)
     left = settings.REQUEST_DEADLINE_MS / 1000 - (time.monotonic() - youngest)
     with deadline.within(max(_LEAST_SECONDS, left)):
-        try:
-            step([waiting.request for waiting in batch])
-        except (OperationalError, InterfaceError) as error:
-            for waiting in batch:
-                if not waiting.request.is_answered:
-                    waiting.request.give_up(error)
-            return
-        except Exception as error:
-            if len(batch) == 1:
-                batch[0].request.error = error
-                return
+        _take_step([waiting.request for waiting in batch], step)
+
+
+def _take_step(requests: Sequence[Request], step: Callable[[Sequence[Request]], None]) -> None:
+    """Where a step fails for one's sake it is taken for each alone, down to the single child."""
+    try:
+        step(requests)
+    except (OperationalError, InterfaceError) as error:
+        for request in requests:
+            if not request.is_answered:
+                request.give_up(error)
+    except Exception as error:
+        if len(requests) > 1:
             logger.warning("heartbeats_taken_apart", extra={"cause": type(error).__name__})
-        else:
+            for request in requests:
+                _take_step([request], step)
             return
-    for waiting in batch:
-        _together([waiting], step)
+        (request,) = requests
+        parts = request.halves()
+        if not parts:
+            request.error = error
+        for places, part in parts:
+            _take_step([part], step)
+            request.adopt(places, part)
 
 
 _gathering: _Gathering | None = None

@@ -7,7 +7,6 @@ from the same body, and told by the usual view: there is one place that words a 
 """
 
 import io
-import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import date
 from types import SimpleNamespace
@@ -22,14 +21,11 @@ from rest_framework.exceptions import AuthenticationFailed
 from adminmetrics import recorder
 from parentalcontrols import problems, request_ids
 from parentalcontrols.authentication import access_token, read_access_token
-from parentalcontrols.problems import Problem
 from viewingtime import gathering
 from viewingtime.heartbeats import Heartbeat
 from viewingtime.ledger import ZERO, Balance, told
 from viewingtime.serializers import decode_heartbeats, encode_answers
 from viewingtime.views import PlayerView
-
-logger = logging.getLogger("django.request")
 
 StartResponse = Callable[[str, list[tuple[str, str]]], Any]
 
@@ -91,9 +87,7 @@ def _answered(
     except Exception as error:
         refused = problems.exception_handler(error, {"view": PlayerView})
         if refused is None:
-            # As Django tells and logs what no view caught.
-            logger.exception("Internal Server Error: %s", environ["PATH_INFO"])
-            refused = problems.response(Problem(500))
+            refused = problems.response(problems.fault(error))
         recorder.refusal(refused.status_code, refused.code)
         status = f"{refused.status_code} {refused.reason_phrase}"
         return status, [*headers[1:], *refused.headers.items()], refused.content
@@ -112,6 +106,7 @@ def rehearse() -> None:
         "CONTENT_LENGTH": str(len(body)),
         "HTTP_AUTHORIZATION": f"Bearer {access_token(nobody)}",
         "wsgi.input": io.BytesIO(body),
+        "wsgi.url_scheme": "http",
     }
     answer(environ, lambda _status, _headers: None)
     blocked = told(

@@ -148,15 +148,16 @@ class Service:
         return psutil.Process(self.process.pid).children()
 
     def livez(self) -> requests.Response:
-        return self._get("/livez")
+        return self.get("/livez")
 
     def is_ready(self) -> bool:
         try:
-            return self._get("/readyz").status_code == 200
+            return self.get("/readyz").status_code == 200
         except requests.ConnectionError:
             return False
 
-    def _get(self, path: str) -> requests.Response:
+    def get(self, path: str) -> requests.Response:
+        """A page, on a connection of its own."""
         headers = {"Connection": "close"}
         return requests.get(f"{self.url}{path}", headers=headers, timeout=LONG)
 
