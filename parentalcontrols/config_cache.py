@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import lru_cache
 from threading import Lock, Thread
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 import msgspec
@@ -131,8 +131,9 @@ def known(profile: Profile) -> Known:
     found = getattr(profile, "viewing_time_config", None)
     config = None
     if found is not None:
-        values = [getattr(found, name) for name in Config.__struct_fields__[:-1]]
-        config = Config(*values, msgspec.json.encode(found.earlier_schedules).decode())
+        values = {name: getattr(found, name) for name in Config.__struct_fields__}
+        values["earlier_schedules"] = msgspec.json.encode(found.earlier_schedules).decode()
+        config = Config(**values)
     account = profile.account
     return Known(
         profile.id,
@@ -176,10 +177,11 @@ class _Cache:
 
     @property
     def _cache(self) -> RedisCache:
-        return caches[ALIAS]  # type: ignore[return-value]
+        return caches[ALIAS]
 
     def _redis(self) -> "Redis":
-        return self._cache.client.get_client(write=True)
+        redis: Redis = self._cache.client.get_client(write=True)
+        return redis
 
     def _key(self, name: object) -> str:
         return str(self._cache.make_key(f"{_FORM}:{name}"))
@@ -203,7 +205,8 @@ class _Cache:
         unreadable: set[str] = set()
         try:
             redis = self._redis()
-            for profile_id, key, value in zip(wanted, keys, redis.mget(keys), strict=True):
+            values: list[Any] = redis.mget(keys)
+            for profile_id, key, value in zip(wanted, keys, values, strict=True):
                 is_entry = value is not None and not value.startswith(_LEASE)
                 entry = _read(value) if is_entry else None
                 if entry is not None:

@@ -25,7 +25,7 @@ from parentalcontrols import config_cache
 from parentalcontrols.authentication import Caller, require_live
 from parentalcontrols.config_cache import Known
 from parentalcontrols.models import Profile
-from parentalcontrols.problems import Problem, as_problem, fault, not_found, unavailable
+from parentalcontrols.problems import Problem, not_found, unavailable
 from viewingtime import ledger, ledgers, steady
 from viewingtime.ledger import Answer, Beat, Ledger, Session, Title
 from viewingtime.models import ViewingSession
@@ -96,35 +96,6 @@ class Request:
         missing = [i for i in range(len(self.heartbeats)) if i not in self.answers]
         logger.warning("heartbeats_unavailable", extra={"count": len(missing)})
         self.answers |= {index: unavailable() for index in missing}
-
-    def halves(self) -> "list[tuple[list[int], Request]]":
-        """Its beats without an answer in two requests, by profile; none where there is but one.
-
-        Each with the places of its beats in this one.
-        """
-        left = [index for index in range(len(self.heartbeats)) if index not in self.answers]
-        profile_ids = sorted({self.heartbeats[index].profile_id for index in left})
-        middle = len(profile_ids) // 2
-        if middle == 0:
-            return []
-        parts = []
-        for half in (set(profile_ids[:middle]), set(profile_ids[middle:])):
-            places = [index for index in left if self.heartbeats[index].profile_id in half]
-            beats = [self.heartbeats[index] for index in places]
-            parts.append((places, Request(beats, self.caller)))
-        return parts
-
-    def adopt(self, places: Sequence[int], part: "Request") -> None:
-        """Takes over what became of a half: a fault of ours concerns its own beats alone."""
-        self.round_trips += part.round_trips
-        if isinstance(part.error, AuthenticationFailed):
-            self.error = part.error
-        elif part.error is not None:
-            refused = as_problem(part.error) or fault(part.error)
-            self.answers |= dict.fromkeys(places, refused)
-        else:
-            for index, answer in part.answers.items():
-                self.answers[places[index]] = answer
 
     def result(self) -> list[Answer | Problem]:
         """An answer for each beat, in order; raises what the request as a whole is refused for."""
@@ -225,7 +196,7 @@ class _Seen:
         found = {}
         for row in rows:
             found[row.id] = config_cache.known(row)
-            self._now = row.now
+            self._now = row.now  # type: ignore[attr-defined]
             session = getattr(row, "named", None)
             if session is not None:
                 self._sessions[session.id] = (row.id, ledgers.session_of(session))
@@ -268,7 +239,7 @@ def look_up(profile_ids: Collection[UUID], session_ids: Collection[UUID]) -> Que
             ),
             now=ClockTimestamp(),
         )
-        .select_related("account", "viewing_time_config", "named")
+        .select_related("account", "viewing_time_config", "named")  # type: ignore[misc]
         .order_by()
     )
 
@@ -398,9 +369,7 @@ def _decide(
     wait: bool,
     begin_writing: Callable[[], None],
 ) -> None:
-    wanted = [
-        request.heartbeats[index] for beats in beats_of.values() for request, index in beats
-    ]
+    wanted = [request.heartbeats[index] for beats in beats_of.values() for request, index in beats]
     answers: list[tuple[Request, int, Answer | Problem]] = []
     with transaction.atomic():
         held = ledgers.hold(
@@ -439,8 +408,8 @@ def _decide(
     unconfigured = held.unconfigured & after.keys()
     if unconfigured:
         config_cache.invalidate(unconfigured)
-    for request, index, answer in answers:
-        request.answers[index] = answer
+    for request, index, decided in answers:
+        request.answers[index] = decided
 
 
 def _existing(profile_ids: Collection[UUID]) -> set[UUID]:

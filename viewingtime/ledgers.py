@@ -256,7 +256,7 @@ def write_back(held: Held, after: Mapping[UUID, Ledger]) -> None:
     unconfigured = sorted(held.unconfigured & after.keys())
     if not touched and not unconfigured:
         return
-    parameters = {
+    parameters: dict[str, Any] = {
         "now": held.now,
         "profile_ids": touched,
         "unconfigured_ids": unconfigured,
@@ -277,7 +277,12 @@ def rehearse() -> None:
         with transaction.atomic():
             held = hold([])
             hold([], wait=False)
-            parameters = {"now": held.now, "profile_ids": [], "unconfigured_ids": [], **nothing}
+            parameters: dict[str, Any] = {
+                **nothing,
+                "now": held.now,
+                "profile_ids": [],
+                "unconfigured_ids": [],
+            }
             with connection.cursor() as cursor:
                 cursor.execute(sql.WRITE_BACK, parameters)
 

@@ -93,23 +93,19 @@ def decode_heartbeats(body: bytes, *, is_batch: bool) -> list[Heartbeat] | None:
     read as a whole first, so that it is JSON in all its parts.
     """
     try:
-        return _beats_of(_decode_heartbeats(body) if is_batch else _decode_heartbeat(body))
+        if is_batch:
+            return [beat.heartbeat() for beat in _decode_heartbeats(body).heartbeats]
+        return [_decode_heartbeat(body).heartbeat()]
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
         pass
     try:
         document = msgspec.json.decode(body)
-        return _beats_of(
-            msgspec.convert(document, HeartbeatBatchBody if is_batch else HeartbeatBody)
-        )
+        if is_batch:
+            batch = msgspec.convert(document, HeartbeatBatchBody)
+            return [beat.heartbeat() for beat in batch.heartbeats]
+        return [msgspec.convert(document, HeartbeatBody).heartbeat()]
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
         return None
-
-
-def _beats_of(
-    body: HeartbeatBody | HeartbeatBatchBody | _ExactHeartbeatBatchBody,
-) -> list[Heartbeat]:
-    beats = [body] if isinstance(body, HeartbeatBody) else body.heartbeats
-    return [beat.heartbeat() for beat in beats]
 
 
 def encode_answers(answers: Sequence[Answer | Problem], *, is_batch: bool) -> bytes:

@@ -104,7 +104,8 @@ credited AS (
         FROM steady
     ) AS t
     WHERE s.id = t.id
-    RETURNING t.place, t.is_educational, t.is_exempt, s.last_heartbeat_at - s.paused_at AS paused_for
+    RETURNING
+        t.place, t.is_educational, t.is_exempt, s.last_heartbeat_at - s.paused_at AS paused_for
 )
 SELECT
     place, is_educational, is_exempt, (extract(epoch FROM paused_for) * 1000000)::bigint,
@@ -215,9 +216,7 @@ SELECT
 
 #: The same for those of the profiles that nobody else holds: one that has to be waited for keeps no
 #: other waiting. The profiles that are missing in the answer are held, or are not there.
-LOCK_FREE_AND_READ = LOCK_AND_READ.replace(
-    "FOR NO KEY UPDATE", "FOR NO KEY UPDATE SKIP LOCKED", 1
-)
+LOCK_FREE_AND_READ = LOCK_AND_READ.replace("FOR NO KEY UPDATE", "FOR NO KEY UPDATE SKIP LOCKED", 1)
 
 #: Writes back what the rules made of some ledgers, everything in one statement.
 #:

@@ -53,7 +53,7 @@ class Day:
 
 
 class Rules:
-    """What steady beats need of a config; a viewing day is worked out when it is first asked for."""
+    """What steady beats need of a config; a viewing day is worked out once it is asked for."""
 
     __slots__ = ("_days", "_running", "viewer")
 
@@ -151,7 +151,7 @@ def credit(candidates: Sequence[Candidate]) -> dict[int, Answer]:
 
 
 def statement_parameters(candidates: Sequence[Candidate]) -> dict[str, Any]:
-    """What `sql.CREDIT_STEADY` is sent: array literals, far cheaper than lists of adapted values."""
+    """What `sql.CREDIT_STEADY` is sent: array literals, much cheaper than adapted lists."""
     beats = [candidate.beat for candidate in candidates]
     days = [candidate.day for candidate in candidates]
     return {
