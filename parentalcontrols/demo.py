@@ -87,7 +87,8 @@ def seed(*, now: datetime) -> SeedReport:
 def _account(email: str, password: str, **rights: bool) -> tuple[Account, bool]:
     # A callable, so that only an account that is created costs a hash.
     defaults: dict[str, Any] = {"password": lambda: make_password(password), **rights}
-    return Account.objects.get_or_create(email=email, defaults=defaults)
+    found: tuple[Account, bool] = Account.objects.get_or_create(email=email, defaults=defaults)
+    return found
 
 
 def _household(parent: Account, now: datetime) -> int:

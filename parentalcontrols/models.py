@@ -56,11 +56,12 @@ class AccountManager(BaseUserManager["Account"]):
         return CachedQuerySet(self.model, using=self._db)
 
     def get_by_natural_key(self, username: str | None) -> "Account":
-        return self.get(email=(username or "").strip().lower())
+        account: Account = self.get(email=(username or "").strip().lower())
+        return account
 
     def create_user(self, email: str, password: str | None = None, **extra: Any) -> "Account":
         """A new account; raises `IntegrityError` where the e-mail is taken."""
-        account = self.model(email=email.strip().lower(), **extra)
+        account: Account = self.model(email=email.strip().lower(), **extra)
         account.set_password(password)
         account.save(using=self._db)
         return account

@@ -23,11 +23,12 @@ from uuid import UUID
 
 from django.conf import settings
 from django.db import DatabaseError, InterfaceError, OperationalError
+from rest_framework.exceptions import AuthenticationFailed
 
 from adminmetrics import recorder
 from parentalcontrols.authentication import Caller
 from parentalcontrols.postgresql import deadline
-from parentalcontrols.problems import Problem, unavailable
+from parentalcontrols.problems import Problem, as_problem, fault, unavailable
 from viewingtime import heartbeats
 from viewingtime.heartbeats import Heartbeat, Request
 from viewingtime.ledger import Answer
@@ -233,12 +234,43 @@ def _take_step(requests: Sequence[Request], step: Callable[[Sequence[Request]], 
                 _take_step([request], step)
             return
         (request,) = requests
-        parts = request.halves()
+        parts = _halves(request)
         if not parts:
             request.error = error
         for places, part in parts:
             _take_step([part], step)
-            request.adopt(places, part)
+            _adopt(request, places, part)
+
+
+def _halves(request: Request) -> list[tuple[list[int], Request]]:
+    """The beats without an answer in two requests, by profile; none where there is but one.
+
+    Each with the places of its beats.
+    """
+    left = [index for index in range(len(request.heartbeats)) if index not in request.answers]
+    profile_ids = sorted({request.heartbeats[index].profile_id for index in left})
+    middle = len(profile_ids) // 2
+    if middle == 0:
+        return []
+    parts = []
+    for half in (set(profile_ids[:middle]), set(profile_ids[middle:])):
+        places = [index for index in left if request.heartbeats[index].profile_id in half]
+        beats = [request.heartbeats[index] for index in places]
+        parts.append((places, Request(beats, request.caller)))
+    return parts
+
+
+def _adopt(request: Request, places: Sequence[int], part: Request) -> None:
+    """Takes over what became of a half: a fault of ours concerns its own beats alone."""
+    request.round_trips += part.round_trips
+    if isinstance(part.error, AuthenticationFailed):
+        request.error = part.error
+    elif part.error is not None:
+        refused = as_problem(part.error) or fault(part.error)
+        request.answers |= dict.fromkeys(places, refused)
+    else:
+        for index, answer in part.answers.items():
+            request.answers[places[index]] = answer
 
 
 _gathering: _Gathering | None = None

@@ -99,35 +99,6 @@ class Request:
         logger.warning("heartbeats_unavailable", extra={"count": len(missing)})
         self.answers |= {index: unavailable() for index in missing}
 
-    def halves(self) -> "list[tuple[list[int], Request]]":
-        """Its beats without an answer in two requests, by profile; none where there is but one.
-
-        Each with the places of its beats in this one.
-        """
-        left = [index for index in range(len(self.heartbeats)) if index not in self.answers]
-        profile_ids = sorted({self.heartbeats[index].profile_id for index in left})
-        middle = len(profile_ids) // 2
-        if middle == 0:
-            return []
-        parts = []
-        for half in (set(profile_ids[:middle]), set(profile_ids[middle:])):
-            places = [index for index in left if self.heartbeats[index].profile_id in half]
-            beats = [self.heartbeats[index] for index in places]
-            parts.append((places, Request(beats, self.caller)))
-        return parts
-
-    def adopt(self, places: Sequence[int], part: "Request") -> None:
-        """Takes over what became of a half: a fault of ours concerns its own beats alone."""
-        self.round_trips += part.round_trips
-        if isinstance(part.error, AuthenticationFailed):
-            self.error = part.error
-        elif part.error is not None:
-            refused = as_problem(part.error) or fault(part.error)
-            self.answers |= dict.fromkeys(places, refused)
-        else:
-            for index, answer in part.answers.items():
-                self.answers[places[index]] = answer
-
     def result(self) -> list[Answer | Problem]:
         """An answer for each beat, in order; raises what the request as a whole is refused for."""
         if self.error is not None:

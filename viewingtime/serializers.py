@@ -93,7 +93,9 @@ def decode_heartbeats(body: bytes, *, is_batch: bool) -> list[Heartbeat] | None:
     read as a whole first, so that it is JSON in all its parts.
     """
     try:
-        return _beats_of(_decode_heartbeats(body) if is_batch else _decode_heartbeat(body))
+        if is_batch:
+            return [beat.heartbeat() for beat in _decode_heartbeats(body).heartbeats]
+        return [_decode_heartbeat(body).heartbeat()]
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
         pass
     try:
@@ -103,13 +105,6 @@ def decode_heartbeats(body: bytes, *, is_batch: bool) -> list[Heartbeat] | None:
         return _beats_of(msgspec.convert(document, HeartbeatBody))
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
         return None
-
-
-def _beats_of(
-    body: HeartbeatBody | HeartbeatBatchBody | _ExactHeartbeatBatchBody,
-) -> list[Heartbeat]:
-    beats = [body] if isinstance(body, HeartbeatBody) else body.heartbeats
-    return [beat.heartbeat() for beat in beats]
 
 
 def encode_answers(answers: Sequence[Answer | Problem], *, is_batch: bool) -> bytes:

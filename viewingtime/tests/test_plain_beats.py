@@ -10,7 +10,7 @@ from uuid import UUID, uuid4
 import pytest
 from django.core.handlers.wsgi import WSGIHandler
 from django.core.signals import request_finished, request_started
-from django.db import OperationalError, close_old_connections, connection, transaction
+from django.db import OperationalError, close_old_connections, transaction
 from django.test import RequestFactory
 from hypothesis import HealthCheck, example, given
 from hypothesis import settings as hypothesis_settings
@@ -18,8 +18,7 @@ from hypothesis import strategies as st
 
 from parentalcontrols import authentication, wsgi
 from parentalcontrols.tests.cast import API, Cast, beat_of, database_now
-from viewingtime import gathering, heartbeats, plain_beats, steady
-from viewingtime.models import ViewingSession
+from viewingtime import gathering, heartbeats, plain_beats
 from viewingtime.tests import clock
 
 pytestmark = [
@@ -416,50 +415,3 @@ def test_any_body(
         body = body[:place] + noise + body[place:]
     doors.agree(environ(BEAT, body, doors.token))
     doors.agree(environ(BEATS, b'{"heartbeats": [' + body + b"]}", doors.token))
-
-
-# What the statement is sent
-
-ANY_TEXT = st.text(
-    st.characters(exclude_characters="\x00", exclude_categories=["Cs"]), min_size=1, max_size=100
-)
-
-
-@given(devices=st.lists(ANY_TEXT | st.sampled_from([d for d in DEVICES if d and "\x00" not in d])))
-@SOME
-def test_every_text_comes_back_out_of_an_array_literal(db: None, devices: list[str]) -> None:
-    literal = steady._array([steady._quoted(device) for device in devices])
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT unnest(%s::text[])", [literal])
-        assert [row[0] for row in cursor.fetchall()] == devices
-
-
-@given(device=ANY_TEXT | st.sampled_from([d for d in DEVICES if d and "\x00" not in d][:-1]))
-@SOME
-def test_a_session_of_any_device_goes_on_steadily(
-    doors: Doors, device: str, credited: list[int]
-) -> None:
-    phone = doors.cast.phone
-    body = doors.beat(device_id=device[:100], session_id=None)
-    doors._ids = iter([uuid4()])
-    session = phone.post(BEAT, body).json()["session_id"]
-    assert ViewingSession.objects.get(id=session).device_id == device[:100]
-    before = len(credited)
-    answer = phone.post(BEAT, body | {"session_id": session}).json()
-    assert answer["session_id"] == session
-    assert len(credited) == before + 1
-
-
-@pytest.fixture
-def credited(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many beats each statement credited."""
-    credited: list[int] = []
-    real = heartbeats._credit_steady
-
-    def counted(candidates: Any) -> Any:
-        answers = real(candidates)
-        credited.extend([1] * len(answers))
-        return answers
-
-    monkeypatch.setattr(heartbeats, "_credit_steady", counted)
-    return credited
