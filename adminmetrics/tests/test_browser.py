@@ -1,6 +1,5 @@
 """The admin in a real browser: every page, live figures, no barrier, nothing its policy forbids."""
 
-import time
 from collections.abc import Iterator
 
 import pytest
@@ -110,20 +109,34 @@ def counting(browser: Browser) -> Iterator[None]:
     rollup.stop()
 
 
+#: Notes how often the page had asked anew when it first showed a total.
+_NOTE_REFRESHES = """
+const place = document.querySelector('[data-tile="total"] dd');
+const asked = () => Number(document.documentElement.dataset.metricsFresh || 0);
+const before = asked();
+new MutationObserver(() => {
+    if (place.textContent === arguments[0]) {
+        window.refreshes ??= asked() - before;
+    }
+}).observe(place, {childList: true, characterData: true, subtree: true});
+"""
+
+
 @pytest.mark.parametrize("path", [METRICS + "?range=15m", "/admin/"])
 def test_a_beat_is_seen_within_five_seconds_without_a_reload(
     browser: Browser, counting: None, path: str
 ) -> None:
+    """Told in what the page asks, not by a clock: the machine that tests may be busy."""
     browser.open(path)
-    browser.script("window.isTheSamePage = true")
     assert tile(browser, "total") == "0"
+    browser.script(_NOTE_REFRESHES, "7")
     recorder.heartbeats(7, 1, 0.004)
-    started = time.monotonic()
-    browser.wait(lambda: tile(browser, "total") == "7", 5)
-    assert time.monotonic() - started < 5
-    assert browser.script("return window.isTheSamePage") is True
+    browser.wait(lambda: tile(browser, "total") == "7")
+    refreshes = browser.script("return window.refreshes")
+    assert refreshes <= 2, "one that was under way, and the next"
+    assert refreshes * dashboard.RANGES["15m"].poll <= 5
     if path != "/admin/":
-        browser.wait(lambda: "latency" in drawn(browser), 5)
+        browser.wait(lambda: "latency" in drawn(browser))
 
 
 def test_figures_stand_still_while_somebody_reads(browser: Browser, counting: None) -> None:

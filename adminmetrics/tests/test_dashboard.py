@@ -100,6 +100,10 @@ def test_every_range_ends_now_and_has_few_enough_steps_to_draw(browser: Client, 
     assert len(data["times"]) == wanted.seconds // wanted.step <= 200
 
 
+def test_what_another_process_counted_is_seen_within_five_seconds(settings: object) -> None:
+    assert settings.METRICS_FLUSH_SECONDS + dashboard.DEFAULT_RANGE.poll < 5
+
+
 def test_it_can_be_narrowed(browser: Client) -> None:
     put(5, count=1, instance="one", worker="7")
     put(5, count=2, instance="one", worker="8")

@@ -485,6 +485,7 @@ def doors(cast: Cast, session_id: str) -> list[tuple[str, str, Any]]:
         ("POST", "/parental-controls/pin/verify", {"pin": PIN}),
         ("POST", "/parental-controls/pin/reset", {"password": PASSWORD, "new_pin": PIN}),
         ("GET", "/parental-controls/audit", None),
+        ("GET", "/admin/metrics", None),
         ("GET", f"/parental-controls/profiles/{child}/viewing-time", None),
         ("PUT", f"/parental-controls/profiles/{child}/viewing-time", {"reset_hour": 5}),
         ("POST", f"/parental-controls/profiles/{child}/viewing-time/grant", {"minutes": 15}),
