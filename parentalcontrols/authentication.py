@@ -243,7 +243,7 @@ class AccountAuthentication(CallerAuthentication):
             accounts = accounts.filter(profiles__id=caller.profile_id)
         account = accounts.first()
         require_live(account, caller)
-        return account, caller
+        return account, caller  # type: ignore[return-value]
 
 
 class ParentOnly(BasePermission):

@@ -27,7 +27,7 @@ from parentalcontrols.authentication import SCOPE_ACCOUNT, Caller, require_live
 from parentalcontrols.config_cache import Known
 from parentalcontrols.models import Profile, ViewingTimeConfig
 from parentalcontrols.models import Title as StoredTitle
-from parentalcontrols.problems import Problem, as_problem, fault, not_found, unavailable
+from parentalcontrols.problems import Problem, not_found, unavailable
 from viewingtime import ledger, ledgers, steady
 from viewingtime.ledger import Answer, Beat, Ledger, Session, Title
 from viewingtime.models import ViewingSession

@@ -101,8 +101,9 @@ def decode_heartbeats(body: bytes, *, is_batch: bool) -> list[Heartbeat] | None:
     try:
         document = msgspec.json.decode(body)
         if is_batch:
-            return _beats_of(msgspec.convert(document, HeartbeatBatchBody))
-        return _beats_of(msgspec.convert(document, HeartbeatBody))
+            batch = msgspec.convert(document, HeartbeatBatchBody)
+            return [beat.heartbeat() for beat in batch.heartbeats]
+        return [msgspec.convert(document, HeartbeatBody).heartbeat()]
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
         return None
 

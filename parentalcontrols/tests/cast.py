@@ -8,7 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from django.apps import apps
-from django.db import connection, models
+from django.db import connection, models, transaction
 from django.http import HttpResponse
 from django.test import Client
 from django.utils import timezone
@@ -188,7 +188,16 @@ def assert_problem(response: HttpResponse, status: int, code: str | None = None)
 
 
 def assert_invariant() -> None:
-    """Per child and day, what its sessions lasted is what its balance counts (domain.md 2)."""
+    """Per child and day, what its sessions lasted is what its balance counts (domain.md 2).
+
+    At one instant, also while somebody writes.
+    """
+    if not connection.in_atomic_block:
+        with transaction.atomic():
+            with connection.cursor() as cursor:
+                cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+            assert_invariant()
+        return
     sums = ViewingSession.objects.filter(is_kids=True).values("profile_id", "reset_date")
     watched = {
         (row["profile_id"], row["reset_date"]): row["total"]

@@ -11,7 +11,7 @@ from django.db import OperationalError
 
 from parentalcontrols.models import Title
 from parentalcontrols.problems import not_found
-from viewingtime import heartbeats, ledger
+from viewingtime import gathering, ledger
 from viewingtime.models import ViewingSession, ViewingTimeBalance
 from viewingtime.player.report import SessionCount, Watched, faults, table
 from viewingtime.player.service import Surprises
@@ -135,21 +135,21 @@ def test_an_outlived_token_is_refreshed_and_the_evening_goes_on(titles, live_ser
 
 
 def test_a_service_that_is_away_for_a_moment_is_asked_again(titles, live_server, monkeypatch):
-    process, refusals = heartbeats.process, iter(range(4))
+    process, refusals = gathering.process, iter(range(4))
 
     def away_at_first(*args):
         if next(refusals, None) is not None:
             raise OperationalError
         return process(*args)
 
-    monkeypatch.setattr(heartbeats, "process", away_at_first)
+    monkeypatch.setattr(gathering, "process", away_at_first)
     printed = play(base_url=live_server.url, minutes=0.06)
     assert re.search(r"heartbeat answered 503 unavailable; asked again \(4x\)", printed)
     assert "WRONG" not in printed
 
 
 def test_a_beat_that_fails_for_good_makes_the_run_fail(titles, live_server, monkeypatch):
-    monkeypatch.setattr(heartbeats, "process", lambda beats, caller: [not_found()])
+    monkeypatch.setattr(gathering, "process", lambda beats, caller: [not_found()])
     with pytest.raises(CommandError) as caught:
         play(base_url=live_server.url, families=1, minutes=0.06)
     assert caught.value.returncode == 1
