@@ -160,9 +160,9 @@ SELECT count(*) FROM forgotten
 #: `uq_metric_rollups_span`; locks nothing.
 SUMS = """
 SELECT
-    coalesce(
-        floor(extract(epoch FROM r.starts_at) / %(step)s::integer) * %(step)s::integer, 0
-    )::bigint,
+    coalesce(extract(epoch FROM
+        date_bin(make_interval(secs => %(step)s::integer), r.starts_at, 'epoch')
+    )::bigint, 0),
     r.name, sum(r.count)::bigint, sum(r.total)::bigint, max(r.most)
 FROM metric_rollups AS r
 WHERE r.resolution = ANY(%(resolutions)s)
@@ -175,9 +175,9 @@ GROUP BY 1, r.name
 #: The same for histograms of some names: step, name, bucket, how many.
 BUCKETS = """
 SELECT
-    coalesce(
-        floor(extract(epoch FROM r.starts_at) / %(step)s::integer) * %(step)s::integer, 0
-    )::bigint,
+    coalesce(extract(epoch FROM
+        date_bin(make_interval(secs => %(step)s::integer), r.starts_at, 'epoch')
+    )::bigint, 0),
     r.name, u.bucket, sum(u.n)::bigint
 FROM metric_rollups AS r
 CROSS JOIN unnest(r.buckets, r.counts) AS u (bucket, n)
