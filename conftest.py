@@ -35,7 +35,10 @@ def served(django_db_setup: None) -> "Iterator[Service]":
 
     It sees what a test commits, so it is for tests with `django_db(transaction=True)`.
     """
-    from pins.tests.service import database_of_tests, gunicorn
+    from pins.tests.service import await_warm, database_of_tests, gunicorn
 
-    with gunicorn(database_of_tests(), WORKERS="3") as service:
+    url, workers = database_of_tests(), 3
+    with gunicorn(url, WORKERS=str(workers)) as service:
+        # One that still rehearses its statements would be in the way of a test that empties tables.
+        await_warm(url, workers)
         yield service

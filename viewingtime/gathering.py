@@ -66,10 +66,14 @@ Step = Callable[[Sequence[_Waiting]], None]
 class _Queue:
     """Requests that gather while a step runs, and the greenlet that takes them to it."""
 
-    def __init__(self, name: str, step: Step, rehearse: Callable[[], None]) -> None:
+    def __init__(
+        self, name: str, step: Step, rehearse: Callable[[], None], *, one_each: bool = False
+    ) -> None:
         from gevent.event import Event
 
         self._name = name
+        # Whether a step takes no profile twice; else it takes its beats in order.
+        self._one_each = one_each
         self._step = step
         self._rehearse = rehearse
         self._waiting: deque[_Waiting] = deque()
@@ -115,7 +119,8 @@ class _Queue:
             self._arrived.set()
 
     def _take(self) -> list[_Waiting]:
-        """The next ones, in order: none that nobody waits for any more, no profile twice."""
+        """The next ones, in order: none that nobody waits for, none of profiles under way."""
+        taken: set[UUID] = set()
         batch: list[_Waiting] = []
         left: list[_Waiting] = []
         beats = 0
@@ -127,13 +132,16 @@ class _Queue:
             queue.popleft()
             if waiting.done is None:
                 continue
-            if self._busy.isdisjoint(waiting.profile_ids):
-                self._busy |= waiting.profile_ids
+            wanted = waiting.profile_ids
+            is_free = self._busy.isdisjoint(wanted)
+            if is_free and not (self._one_each and taken & wanted):
+                taken |= wanted
                 beats += len(waiting.request.heartbeats)
                 batch.append(waiting)
             else:
                 left.append(waiting)
         queue.extendleft(reversed(left))
+        self._busy |= taken
         return batch
 
 
@@ -141,7 +149,7 @@ class _Gathering:
     """The queues of one process."""
 
     def __init__(self) -> None:
-        self.arriving = _Queue("arriving", self._credit, heartbeats.rehearse_credit)
+        self.arriving = _Queue("arriving", self._credit, heartbeats.rehearse_credit, one_each=True)
         self.deciding = _Queue("deciding", self._decide, heartbeats.rehearse_decide)
         self.held = _Queue("held", self._decide_held, heartbeats.rehearse_decide)
 

@@ -17,6 +17,7 @@ from uuid import uuid4
 import psutil
 import psycopg
 import requests
+from django.conf import settings
 from django.db import connection as of_the_tests
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
@@ -62,6 +63,23 @@ def own_servers() -> Iterator[tuple[Postgres, Valkey, dict[str, str]]]:
         environment = {key: names[key] for key in ("DATABASE_URL", "REDIS_URL")}
         _migrate(**environment)
         yield postgres, valkey, environment
+
+
+def await_warm(database_url: str, workers: int) -> None:
+    """Waits until each process has the connections of its queues, and none is at work."""
+    wanted = workers * (settings.HEARTBEAT_CREDITORS + settings.HEARTBEAT_DECIDERS + 1)
+    query = (
+        "SELECT count(*), count(*) FILTER (WHERE state <> 'idle') FROM pg_stat_activity "
+        "WHERE datname = current_database() AND application_name = 'viewingtime' "
+        "AND pid <> pg_backend_pid()"
+    )
+    with psycopg.connect(database_url, autocommit=True) as connection:
+
+        def is_so() -> bool:
+            total, busy = connection.execute(query).fetchone() or (0, 0)
+            return bool(total >= wanted and not busy)
+
+        assert wait_until(is_so, LONG)
 
 
 def _migrate(**environment: str) -> None:

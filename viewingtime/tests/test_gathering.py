@@ -15,14 +15,16 @@ from parentalcontrols import authentication
 from parentalcontrols.models import Profile, Title
 from parentalcontrols.processes import wait_until
 from parentalcontrols.tests.cast import API, assert_invariant
-from pins.tests.service import Line, Service, Told, database_of_tests, gunicorn
+from pins.tests.service import LONG, Line, Service, Told, database_of_tests, gunicorn
 from viewingtime.models import ViewingSession
 from viewingtime.tests.village import (
     BEAT,
     BEATS,
     Child,
+    assert_invariant_meanwhile,
     at_the_same_time,
     children,
+    is_quiet,
     told_session,
 )
 
@@ -279,7 +281,8 @@ def test_clients_that_go_away_do_no_harm(people: list[Child], served: Service) -
                 gone.sendall(sent)
     for told in send_all(people, [child.beat() for child in people]):
         assert told.status == 200
-    assert_invariant()
+    assert_invariant_meanwhile()
+    assert wait_until(is_quiet, LONG)
 
 
 def test_what_the_queues_do_not_hold_is_refused_at_once_and_the_rest_is_served(

@@ -9,11 +9,12 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID, uuid4
 
+from django.db import connection, transaction
 from model_bakery import baker
 
 from parentalcontrols import authentication
 from parentalcontrols.models import Account, Profile, Title, ViewingTimeConfig
-from parentalcontrols.tests.cast import database_now
+from parentalcontrols.tests.cast import assert_invariant, database_now
 from parentalcontrols.viewing_day import Schedule
 from pins.tests.service import Line, Service, Told
 from viewingtime.models import ViewingSession, ViewingTimeBalance
@@ -137,6 +138,23 @@ def at_the_same_time(calls: Sequence[Callable[[], Any]]) -> list[Any]:
 def instant(microseconds: int) -> datetime:
     """Microseconds since 1970 as an instant, exactly."""
     return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=microseconds)
+
+
+def is_quiet() -> bool:
+    """Whether nobody else is at work in the database: beats whose clients are gone are, too."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() "
+            "AND pid <> pg_backend_pid() AND state <> 'idle'"
+        )
+        return bool(cursor.fetchone() == (0,))
+
+
+def assert_invariant_meanwhile() -> None:
+    """The invariant at one instant, whatever is written at that moment."""
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        assert_invariant()
 
 
 def told_session(told: Told) -> UUID:
