@@ -38,7 +38,8 @@ def served(django_db_setup: None) -> "Iterator[Service]":
     from pins.tests.service import await_warm, database_of_tests, gunicorn
 
     url, workers = database_of_tests(), 3
-    with gunicorn(url, WORKERS=str(workers)) as service:
+    # What it counts would stand in the tables that the tests of the metrics read.
+    with gunicorn(url, WORKERS=str(workers), METRICS_ENABLED="false") as service:
         # One that still rehearses its statements would be in the way of a test that empties tables.
         await_warm(url, workers)
         yield service
