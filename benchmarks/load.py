@@ -272,6 +272,11 @@ class _Sender:
         # In turn, so that every connection, and with it every worker, gets its share.
         self._free = deque(Connection(address) for _ in range(connections))
 
+    def reconnect(self) -> None:
+        """Connections that were idle for long may have been closed by the service meanwhile."""
+        for connection in self._free:
+            connection.close()
+
     def run(self, requests: Sequence[bytes], interval: float, start: float, note: _Note) -> None:
         """Sends request k at `start` + k * `interval`, until the last one is answered or lost."""
         clock = time.perf_counter
@@ -344,6 +349,7 @@ class _Household:
             if status == 200:
                 sessions[beat] = json.loads(body)["session_id"]
 
+        sender.reconnect()
         sender.run(self._made([None] * len(self)), 0.0, time.perf_counter(), note)
         self._requests = self._made(sessions)
         return {"statuses": statuses}
