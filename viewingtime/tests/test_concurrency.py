@@ -309,5 +309,10 @@ def in_thread(call: Callable[[], Any]) -> Future[Any]:
 
 def somebody_waits_for_a_lock() -> bool:
     with connection.cursor() as cursor:
-        cursor.execute("SELECT count(*) FROM pg_locks WHERE NOT granted")
+        # Here: other tests run in other databases of the same server.
+        cursor.execute(
+            "SELECT count(*) FROM pg_locks WHERE NOT granted AND pid IN ("
+            "SELECT l.pid FROM pg_locks AS l JOIN pg_database AS d ON d.oid = l.database "
+            "WHERE d.datname = current_database())"
+        )
         return bool(cursor.fetchone() != (0,))
