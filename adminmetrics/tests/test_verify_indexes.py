@@ -15,7 +15,7 @@ from adminmetrics import catalogue, index_audit, plans
 from adminmetrics.catalogue import Found, Index, Key, Table
 from adminmetrics.declarations import Declared, declared_by, declared_models
 from adminmetrics.plans import AuditedQuery, Verdict
-from adminmetrics.tests.catalogues import FILL, rows, run, verified, verify
+from adminmetrics.tests.catalogues import FILL, mend, rows, run, verified, verify
 from parentalcontrols.tests.cast import Cast
 from viewingtime.audited_queries import audited
 
@@ -48,9 +48,12 @@ OURS = [model._meta.db_table for model in declared_models()]
 
 
 @pytest.fixture
-def filled(transactional_db: None) -> None:
+def filled(transactional_db: None) -> Iterator[None]:
     # Truncated afterwards: what is rolled back leaves large tables and statistics behind.
     run(*FILL.split(";"))
+    yield
+    # What a test dropped is not brought back by emptying the tables.
+    mend()
 
 
 @pytest.fixture
