@@ -1,7 +1,8 @@
 """Is the first request after a start as quick as any? Row P8.
 
-The service is started again and again; each time one client sends steady beats, one after the
-other, over one connection. Nobody else is there.
+The service is started again and again; each time one client sends steady beats, each after a pause
+and on a connection of its own, as players do. Nobody else is there. What the same beats take one
+upon the other is told for comparison.
 """
 
 import argparse
@@ -18,10 +19,12 @@ from benchmarks.service import Address, Stage, serving, stage, stop_on_sigterm
 from parentalcontrols.processes import ServerError
 
 TARGET_RATIO = 2.0
-#: Beats of which the median is taken.
-USUAL = 400
-#: Requests on connections of their own right after a start, of which the slowest counts.
-FIRST = 1
+#: Before the first beat all workers are up and nobody asks anything; so it is before the later
+#: ones that it is compared with. A processor that was idle is slow for a moment whatever it does.
+PAUSE_SECONDS = 1.0
+#: Beats of which the median is taken: after pauses, and one upon the other.
+USUAL = 9
+INCESSANT = 300
 
 
 def beat(connection: http.client.HTTPConnection, stage: Stage, session: str | None) -> str:
@@ -42,24 +45,38 @@ def beat(connection: http.client.HTTPConnection, stage: Stage, session: str | No
     return str(answer["session_id"])
 
 
-def measure(address: Address, stage: Stage, session: str | None) -> tuple[float, float, str]:
-    """Milliseconds of the slowest first request, the median of the later ones, the session."""
-    first = 0.0
-    for _ in range(FIRST):
-        # Connected before the clock starts: what is measured is the service's answer.
-        connection = http.client.HTTPConnection(address.host, address.port, timeout=30)
-        connection.connect()
-        began = time.perf_counter()
-        found = beat(connection, stage, session)
-        if session is not None:
-            first = max(first, (time.perf_counter() - began) * 1000)
-        session = found
+def timed_beat(address: Address, stage: Stage, session: str | None) -> tuple[float, str]:
+    """Milliseconds of a beat on a connection of its own, after a pause; and its session."""
+    time.sleep(PAUSE_SECONDS)
+    # Connected before the clock starts: what is measured is the service's answer.
+    connection = http.client.HTTPConnection(address.host, address.port, timeout=30)
+    connection.connect()
+    began = time.perf_counter()
+    session = beat(connection, stage, session)
+    milliseconds = (time.perf_counter() - began) * 1000
+    connection.close()
+    return milliseconds, session
+
+
+def measure(address: Address, stage: Stage, session: str | None) -> tuple[dict[str, float], str]:
+    """Milliseconds of the first beat and the medians of later ones; and the session."""
+    first, session = timed_beat(address, stage, session)
     usual = []
     for _ in range(USUAL):
+        milliseconds, session = timed_beat(address, stage, session)
+        usual.append(milliseconds)
+    incessant = []
+    connection = http.client.HTTPConnection(address.host, address.port, timeout=30)
+    for _ in range(INCESSANT):
         began = time.perf_counter()
         beat(connection, stage, session)
-        usual.append((time.perf_counter() - began) * 1000)
-    return first, statistics.median(usual), str(session)
+        incessant.append((time.perf_counter() - began) * 1000)
+    figures = {
+        "first_ms": first,
+        "usual_ms": statistics.median(usual),
+        "incessant_ms": statistics.median(incessant),
+    }
+    return figures, session
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -79,12 +96,16 @@ def main(arguments: Sequence[str]) -> int:
             }
             session: str | None = None
             with serving(prepared) as address:
-                _, _, session = measure(address, prepared, session)
+                _, session = measure(address, prepared, session)
             for number in range(1, options.starts + 1):
                 with serving(prepared) as address:
-                    first, usual, session = measure(address, prepared, session)
-                starts.append({"first_ms": first, "usual_ms": usual})
-                print(f"start {number}: first {first:.1f} ms, then {usual:.1f} ms", file=sys.stderr)
+                    figures, session = measure(address, prepared, session)
+                starts.append(figures)
+                print(
+                    "start {number}: first {first_ms:.1f} ms, then {usual_ms:.1f} ms after pauses, "
+                    "{incessant_ms:.1f} ms without".format(number=number, **figures),
+                    file=sys.stderr,
+                )
     except ServerError as error:
         print(error, file=sys.stderr)
         return 2
@@ -96,7 +117,7 @@ def main(arguments: Sequence[str]) -> int:
         [
             report.Verdict(
                 "P8",
-                "slowest first request against the median of the later ones",
+                "first beat after a start against the median of later ones",
                 f"{ratio:.2f}x",
                 f"<= {TARGET_RATIO:.0f}x",
                 ratio <= TARGET_RATIO,

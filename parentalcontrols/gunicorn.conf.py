@@ -88,6 +88,8 @@ def post_worker_init(worker: Any) -> None:
 
     for name in settings.WEB_PROCESS_STARTS:
         import_string(name)()
+    if hasattr(worker, "rehearse"):
+        worker.rehearse()
     if apps.ready and apps.is_installed("adminmetrics"):
         from adminmetrics import rollup
 

@@ -1,5 +1,7 @@
 """gunicorn's gevent worker, with one write an answer and a stop that waits for nobody idle."""
 
+import contextlib
+import socket
 import time
 from types import TracebackType
 from typing import Any, Final, Self
@@ -10,6 +12,8 @@ from gunicorn.workers.ggevent import GeventWorker
 #: Seconds that connections without a request stay open when the worker is to stop: a player that
 #: is about to beat is answered, and told to connect anew.
 LINGER_SECONDS: Final = 1.0
+#: Seconds that a request of the worker's own may take.
+_REHEARSAL_SECONDS: Final = 2.0
 #: Bytes of an answer that are held back to be sent with the rest.
 _MOST_HELD: Final = 65536
 
@@ -82,6 +86,17 @@ class Worker(GeventWorker):  # type: ignore[misc]
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.idle: dict[gevent.Greenlet, gevent.Timeout] = {}
+
+    def rehearse(self) -> None:
+        """Answers a request that nobody sent: what reads and writes HTTP is made on first use."""
+        client, served = socket.socketpair()
+        client.settimeout(_REHEARSAL_SECONDS)
+        with client, contextlib.suppress(OSError):
+            client.sendall(b"GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+            answering = gevent.spawn(self.handle, self.sockets[0], served, ("127.0.0.1", 0))
+            while client.recv(_MOST_HELD):
+                pass
+            answering.join(_REHEARSAL_SECONDS)
 
     def timeout_ctx(self) -> _Idle:
         return _Idle(self)

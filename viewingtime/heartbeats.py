@@ -435,6 +435,10 @@ def rehearse_credit() -> None:
         for _ in range(settings.PREPARE_THRESHOLD + 1):
             process([beat], caller)
         transaction.set_rollback(True)
+    # psycopg forgets what it prepared when a transaction is rolled back: once more, for a session
+    # that is gone.
+    rules = steady.Rules(ledger.ADULT)
+    _credit_steady([steady.Candidate(beat, rules, rules.running_day())])
 
 
 def rehearse_decide() -> None:

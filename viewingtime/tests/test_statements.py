@@ -169,17 +169,30 @@ def test_a_refused_beat_is_at_most_three_statements() -> None:
     assert ViewingSession.objects.filter(profile__account=home.account).count() == 0
 
 
-def test_the_steady_statement_is_prepared_once_per_connection() -> None:
-    home = Household()
-    beat = home.beat(home.children[0], home.open(home.children[0]))
-    for _ in range(4):
-        home.send(beat)
+def prepared_steady_statements() -> int:
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT count(*) FROM pg_prepared_statements WHERE statement LIKE %s",
             ["%INSERT INTO viewing_time_balances AS b%UPDATE viewing_sessions%"],
         )
-        assert cursor.fetchone() == (1,)
+        (number,) = cursor.fetchone()
+    return int(number)
+
+
+def test_the_steady_statement_is_prepared_once_per_connection() -> None:
+    home = Household()
+    beat = home.beat(home.children[0], home.open(home.children[0]))
+    for _ in range(4):
+        home.send(beat)
+    assert prepared_steady_statements() == 1
+
+
+def test_a_rehearsal_leaves_the_steady_statement_prepared_and_nothing_else() -> None:
+    connection.close()
+    heartbeats.rehearse_credit()
+    assert prepared_steady_statements() == 1
+    assert not Account.objects.exists()
+    assert not ViewingSession.objects.exists()
 
 
 def test_an_account_that_is_gone_is_refused_whatever_it_sends() -> None:
