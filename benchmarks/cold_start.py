@@ -14,8 +14,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks import machine, report
-from benchmarks.service import Address, Stage, serving, stage, stop_on_sigterm
+from benchmarks import frame, report
+from benchmarks.service import Address, Stage, serving
 from parentalcontrols.processes import ServerError
 
 TARGET_RATIO = 2.0
@@ -58,7 +58,7 @@ def timed_beat(address: Address, stage: Stage, session: str | None) -> tuple[flo
     return milliseconds, session
 
 
-def measure(address: Address, stage: Stage, session: str | None) -> tuple[dict[str, float], str]:
+def figures_of(address: Address, stage: Stage, session: str | None) -> tuple[dict[str, float], str]:
     """Milliseconds of the first beat and the medians of later ones; and the session."""
     first, session = timed_beat(address, stage, session)
     usual = []
@@ -79,52 +79,43 @@ def measure(address: Address, stage: Stage, session: str | None) -> tuple[dict[s
     return figures, session
 
 
+def measure(stage: Stage, starts: int) -> frame.Found:
+    """The figures of so many starts."""
+    found = []
+    session: str | None = None
+    with serving(stage) as address:
+        _, session = figures_of(address, stage, session)
+    for number in range(1, starts + 1):
+        with serving(stage) as address:
+            figures, session = figures_of(address, stage, session)
+        found.append(figures)
+        print(
+            "start {number}: first {first_ms:.1f} ms, then {usual_ms:.1f} ms after pauses, "
+            "{incessant_ms:.1f} ms without".format(number=number, **figures),
+            file=sys.stderr,
+        )
+    ratio = report.median([start["first_ms"] / start["usual_ms"] for start in found])
+    verdict = report.Verdict(
+        "P8",
+        "first beat after a start against the median of later ones",
+        f"{ratio:.2f}x",
+        f"<= {TARGET_RATIO:.0f}x",
+        ratio <= TARGET_RATIO,
+    )
+    return frame.Found([verdict], {"starts": found})
+
+
 def main(arguments: Sequence[str]) -> int:
     """Measures, prints and writes; 1 where the target is missed."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.cold_start", description=__doc__)
     parser.add_argument("--starts", type=int, default=7, help="(7)")
     parser.add_argument("--output", type=Path, help="the JSON file (in benchmarks/results/)")
     options = parser.parse_args(arguments)
-    stop_on_sigterm()
-    starts = []
-    try:
-        with stage(children=1) as prepared:
-            context = {
-                "machine": machine.described(prepared.folder),
-                "software": machine.software(),
-                "settings": prepared.settings(),
-            }
-            session: str | None = None
-            with serving(prepared) as address:
-                _, session = measure(address, prepared, session)
-            for number in range(1, options.starts + 1):
-                with serving(prepared) as address:
-                    figures, session = measure(address, prepared, session)
-                starts.append(figures)
-                print(
-                    "start {number}: first {first_ms:.1f} ms, then {usual_ms:.1f} ms after pauses, "
-                    "{incessant_ms:.1f} ms without".format(number=number, **figures),
-                    file=sys.stderr,
-                )
-    except ServerError as error:
-        print(error, file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
-    ratio = report.median([start["first_ms"] / start["usual_ms"] for start in starts])
-    return report.conclude(
+    return frame.run(
         "cold_start",
-        [
-            report.Verdict(
-                "P8",
-                "first beat after a start against the median of later ones",
-                f"{ratio:.2f}x",
-                f"<= {TARGET_RATIO:.0f}x",
-                ratio <= TARGET_RATIO,
-            )
-        ],
-        {**context, "starts": starts},
-        options.output,
+        lambda stage: measure(stage, options.starts),
+        children=1,
+        output=options.output,
     )
 
 

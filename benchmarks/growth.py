@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from benchmarks import machine, report
+from benchmarks import frame, machine, report
 from benchmarks.closed_loop import Reader, reader
 from benchmarks.households import (
     MONTH_DAYS,
@@ -32,7 +32,7 @@ from benchmarks.reads import (
     measure,
     report_pages,
 )
-from benchmarks.service import Address, Stage, count_sessions, serving, stage, stop_on_sigterm
+from benchmarks.service import Address, Stage, count_sessions, serving
 from parentalcontrols.processes import ServerError
 
 #: How many times that of the smallest step p95 of heartbeats may be.
@@ -238,14 +238,23 @@ def table(rounds: Sequence[Round]) -> list[str]:
     return report.table(HEADINGS, rows)
 
 
-def complaints(rounds: Sequence[Round]) -> list[str]:
-    """Why the run fails, one sentence each; none where it does not."""
-    found = [
-        f"{step}: p95 of heartbeats is {ratio:.2f} times that of the first step, "
-        f"more than {TARGET_RATIO}."
-        for step, ratio in ratios(rounds, "beat_p95").items()
-        if ratio > TARGET_RATIO
+def judge(rounds: Sequence[Round]) -> list[report.Verdict]:
+    """The target, for each step after the first."""
+    return [
+        report.Verdict(
+            "P7",
+            f"p95 of heartbeats with {step} against the first",
+            f"{ratio:.2f}x",
+            f"<= {TARGET_RATIO}x",
+            ratio <= TARGET_RATIO,
+        )
+        for step, ratio in list(ratios(rounds, "beat_p95").items())[1:]
     ]
+
+
+def complaints(rounds: Sequence[Round]) -> list[str]:
+    """What spoils the run, one sentence each."""
+    found = []
     for one in rounds:
         if one.refused:
             told = ", ".join(f"{count} x {status}" for status, count in one.refused.items())
@@ -300,46 +309,23 @@ def main(arguments: Sequence[str]) -> int:
         seconds=options.seconds,
         reads=not options.beats_only,
     )
-    stop_on_sigterm()
-    try:
-        with stage(children=plan.children) as prepared:
-            context = {
-                "machine": machine.described(prepared.folder),
-                "software": machine.software(),
-                "settings": prepared.settings(),
-            }
-            rounds = run(prepared, plan)
-    except ServerError as error:
-        print(error, file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
-    print(
-        f"\n{plan.rate:g} heartbeats/s of {plan.children} children over {CONNECTIONS} "
-        f"connections, reads over one; medians of {plan.rounds} rounds of {plan.seconds:g} s, "
-        "milliseconds, ratios to the first line, percent of a core\n"
-    )
-    print("\n".join(table(rounds)))
-    failures = complaints(rounds)
-    written = report.write(
-        "growth",
-        {
-            "row": "P7",
-            "target": {"ratio_of_p95": TARGET_RATIO},
+
+    def measure_all(stage: Stage) -> frame.Found:
+        rounds = run(stage, plan)
+        lines = [
+            f"{plan.rate:g} heartbeats/s of {plan.children} children over {CONNECTIONS} "
+            f"connections, reads over one; medians of {plan.rounds} rounds of {plan.seconds:g} s, "
+            "milliseconds, ratios to the first line, percent of a core",
+            "",
+            *table(rounds),
+        ]
+        figures = {
             "plan": asdict(plan) | {"connections": CONNECTIONS},
-            **context,
             "rounds": [asdict(one) for one in rounds],
-            "ratios_of_heartbeat_p95": {
-                str(step): ratio for step, ratio in ratios(rounds, "beat_p95").items()
-            },
-            "failures": failures,
-        },
-        options.output,
-    )
-    print(f"\nAll figures are in {written}")
-    target = f"The target is met: p95 of heartbeats is at most {TARGET_RATIO} times the first."
-    print("\n".join(failures) or target)
-    return 1 if failures else 0
+        }
+        return frame.Found(judge(rounds), figures, lines, complaints(rounds))
+
+    return frame.run("growth", measure_all, children=plan.children, output=options.output)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from benchmarks import machine, report
+from benchmarks import frame, machine, report
 from benchmarks.load import LoadGenerator, load_generator
 from benchmarks.service import (
     PASSWORD,
@@ -27,8 +27,6 @@ from benchmarks.service import (
     Stage,
     count_sessions,
     serving,
-    stage,
-    stop_on_sigterm,
 )
 from parentalcontrols.processes import ServerError
 
@@ -227,7 +225,7 @@ def run(stage: Stage, plan: Plan, *, worker_class: str) -> list[Phase]:
     """All phases against web processes of one class."""
     phases: list[Phase] = []
     with (
-        serving(stage, worker_class=worker_class) as address,
+        serving(stage, knobs={"WORKER_CLASS": worker_class}) as address,
         load_generator(stage.environment) as load,
     ):
         load.plan(
@@ -316,8 +314,8 @@ _LATENCIES = ("p50", "p95", "p99")
 _HASHES = ("hashes_per_second", "hash_p50", "hash_p95")
 
 
-def complaints(phases: Sequence[Phase], verdicts: Sequence[Verdict]) -> list[str]:
-    """Why the run fails, one sentence each; none where it does not."""
+def complaints(phases: Sequence[Phase]) -> list[str]:
+    """What spoils the run, one sentence each."""
     found = []
     for what, refused in (
         ("Heartbeats", sum((Counter(phase.refused) for phase in phases), Counter[str]())),
@@ -326,12 +324,6 @@ def complaints(phases: Sequence[Phase], verdicts: Sequence[Verdict]) -> list[str
         if refused:
             told = ", ".join(f"{count} x {status}" for status, count in sorted(refused.items()))
             found.append(f"{what} were answered other than 200: {told} (0 is no answer).")
-    found += [
-        f"Heartbeats {KINDS[verdict.kind]}: p95 grows by {verdict.growth:.1f} ms, "
-        f"more than {TARGET_GROWTH_MS:.0f}."
-        for verdict in verdicts
-        if not verdict.is_met
-    ]
     return found
 
 
@@ -366,61 +358,56 @@ def read_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     return options
 
 
+def measure_all(stage: Stage, plan: Plan, worker_classes: Sequence[str]) -> frame.Found:
+    """All phases, with one class of workers after the other."""
+    runs, lines, failures, told = [], [], [], []
+    give_pins(stage.households)
+    for worker_class in worker_classes:
+        phases = run(stage, plan, worker_class=worker_class)
+        verdicts = judge(phases, plan.kinds)
+        failures += [f"{worker_class}: {text}" for text in complaints(phases)]
+        runs.append(
+            {
+                "worker_class": worker_class,
+                "growth_of_p95_ms": {v.kind: asdict(v) | {"is_met": v.is_met} for v in verdicts},
+                "phases": [asdict(phase) for phase in phases],
+            }
+        )
+        lines += [
+            f"{plan.rate:g} heartbeats/s of {plan.children} children, "
+            f"{stage.environment['WORKERS']} {worker_class} workers; "
+            f"medians of {plan.rounds} rounds of {plan.seconds:g} s, "
+            "milliseconds, percent of a core",
+            "",
+            *table(phases, verdicts),
+        ]
+        told += [
+            report.Verdict(
+                "P4",
+                f"p95 at {plan.rate:g} beats/s grows {KINDS[v.kind]} ({worker_class})",
+                f"{v.growth:+.1f} ms",
+                f"<= {TARGET_GROWTH_MS:.0f} ms",
+                v.is_met,
+            )
+            for v in verdicts
+        ]
+    figures = {
+        "plan": asdict(plan) | {"clients": CLIENTS, "connections": CONNECTIONS},
+        "runs": runs,
+    }
+    return frame.Found(told, figures, lines, failures)
+
+
 def main(arguments: Sequence[str]) -> int:
     """Measures, prints and writes; 1 where the target is missed or a request was refused."""
     options = read_arguments(arguments)
     plan = Plan(options.beside, options.rate, options.rounds, options.seconds, options.children)
-    stop_on_sigterm()
-    runs, failures = [], []
-    try:
-        with stage(children=plan.children) as prepared:
-            context = {
-                "machine": machine.described(prepared.folder),
-                "software": machine.software(),
-                "settings": prepared.settings(),
-            }
-            give_pins(prepared.households)
-            for worker_class in options.worker_class:
-                phases = run(prepared, plan, worker_class=worker_class)
-                verdicts = judge(phases, plan.kinds)
-                failures += [f"{worker_class}: {text}" for text in complaints(phases, verdicts)]
-                runs.append(
-                    {
-                        "worker_class": worker_class,
-                        "growth_of_p95_ms": {
-                            v.kind: asdict(v) | {"is_met": v.is_met} for v in verdicts
-                        },
-                        "phases": [asdict(phase) for phase in phases],
-                    }
-                )
-                print(
-                    f"\n{plan.rate:g} heartbeats/s of {plan.children} children, "
-                    f"{prepared.environment['WORKERS']} {worker_class} workers; "
-                    f"medians of {plan.rounds} rounds of {plan.seconds:g} s, "
-                    "milliseconds, percent of a core\n"
-                )
-                print("\n".join(table(phases, verdicts)), flush=True)
-    except ServerError as error:
-        print(error, file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
-    written = report.write(
+    return frame.run(
         "hashing",
-        {
-            "row": "P4",
-            "target": {"growth_of_p95_ms": TARGET_GROWTH_MS},
-            "plan": asdict(plan) | {"clients": CLIENTS, "connections": CONNECTIONS},
-            **context,
-            "runs": runs,
-            "failures": failures,
-        },
-        options.output,
+        lambda stage: measure_all(stage, plan, options.worker_class),
+        children=plan.children,
+        output=options.output,
     )
-    print(f"\nAll figures are in {written}")
-    target = f"The target is met: p95 grows by {TARGET_GROWTH_MS:.0f} ms at most."
-    print("\n".join(failures) or target)
-    return 1 if failures else 0
 
 
 if __name__ == "__main__":

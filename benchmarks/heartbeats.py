@@ -8,12 +8,12 @@ service; the database is durable, and everything shares the machine.
 
 import argparse
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
-from benchmarks import machine, report
+from benchmarks import frame, report
 from benchmarks.limits import Limits, limits
 from benchmarks.service import (
     Stage,
@@ -21,8 +21,6 @@ from benchmarks.service import (
     first_beats,
     one_household,
     serving,
-    stage,
-    stop_on_sigterm,
 )
 from benchmarks.wrk import Answered, Players
 from parentalcontrols.processes import ServerError
@@ -37,6 +35,7 @@ TARGET_CROWD = 0.8
 TARGET_BATCH_SHARE = 0.20
 #: How much of the peak is left with many times the connections that it takes.
 TARGET_OVERLOAD = 0.8
+TARGET_HIT_RATE = 0.99
 BATCH = 500
 FEW, MANY, OVERLOAD, BATCHES = 64, 256, 768, 4
 
@@ -62,8 +61,11 @@ class Round:
         return BATCH * self.batches.rate / self.limit_batch
 
 
-def run(stage: Stage, *, rounds: int, seconds: float) -> list[Round]:
-    """All rounds; raises ServerError where a session was opened, so that beats were not steady."""
+def run(stage: Stage, *, rounds: int, seconds: float) -> tuple[list[Round], float]:
+    """All rounds, and the hit rate of the config cache meanwhile.
+
+    Raises ServerError where a session was opened, so that beats were not steady.
+    """
     home = one_household(BATCHES * BATCH)
     found = []
     with serving(stage) as address, limits(stage.environment["DATABASE_URL"], stage.folder) as best:
@@ -76,14 +78,16 @@ def run(stage: Stage, *, rounds: int, seconds: float) -> list[Round]:
         # Not measured: what is prepared and cached once.
         players.play(single, connections=FEW, seconds=2)
         players.play(batches, connections=BATCHES, seconds=2, apart=True)
+        asked, hits = cached()
         for number in range(1, rounds + 1):
             found.append(
                 _round(number, best, players, single=single, batches=batches, seconds=seconds)
             )
             _tell(found[-1])
+        asked_then, hits_then = cached()
     if count_sessions() != sessions:
         raise ServerError("Beats opened sessions: they were not the steady ones.")
-    return found
+    return found, (hits_then - hits) / (asked_then - asked)
 
 
 def _round(
@@ -141,7 +145,18 @@ def table(rounds: Sequence[Round]) -> list[str]:
     return report.table(HEADINGS, rows)
 
 
-def verdicts(rounds: Sequence[Round]) -> list[report.Verdict]:
+def cached() -> tuple[int, int]:
+    """How often the web processes asked their config cache, and how often it had the answer."""
+    from adminmetrics import queries, recorder
+
+    # What they counted until now is handed over every two seconds.
+    time.sleep(3)
+    figures = queries.figures()
+    hits = figures.count(recorder.CONFIG_CACHE_HITS)
+    return hits + figures.count(recorder.CONFIG_CACHE_MISSES), hits
+
+
+def verdicts(rounds: Sequence[Round], *, hit_rate: float) -> list[report.Verdict]:
     """The targets, each with its figure."""
     share = report.median([r.share for r in rounds])
     p95 = report.median([r.few.p95 for r in rounds])
@@ -186,6 +201,13 @@ def verdicts(rounds: Sequence[Round]) -> list[report.Verdict]:
             overload >= TARGET_OVERLOAD,
         ),
         report.Verdict(
+            "cache",
+            "configs that were cached",
+            f"{100 * hit_rate:.2f} %",
+            f"> {100 * TARGET_HIT_RATE:.0f} %",
+            hit_rate > TARGET_HIT_RATE,
+        ),
+        report.Verdict(
             "P1", "beats refused or lost below overload", str(refused), "0", not refused
         ),
     ]
@@ -207,27 +229,13 @@ def read_arguments(arguments: Sequence[str]) -> argparse.Namespace:
 def main(arguments: Sequence[str]) -> int:
     """Measures, prints and writes; 1 where a target is missed."""
     options = read_arguments(arguments)
-    stop_on_sigterm()
-    try:
-        with stage(children=options.children) as prepared:
-            context: dict[str, Any] = {
-                "machine": machine.described(prepared.folder),
-                "software": machine.software(),
-                "settings": prepared.settings(),
-            }
-            rounds = run(prepared, rounds=options.rounds, seconds=options.seconds)
-    except ServerError as error:
-        print(error, file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
-    print("\n".join(table(rounds)), "\n")
-    return report.conclude(
-        "heartbeats",
-        verdicts(rounds),
-        {**context, "rounds": [asdict(r) for r in rounds]},
-        options.output,
-    )
+
+    def measure(stage: Stage) -> frame.Found:
+        rounds, hit_rate = run(stage, rounds=options.rounds, seconds=options.seconds)
+        figures = {"rounds": [asdict(r) for r in rounds], "hit_rate": hit_rate}
+        return frame.Found(verdicts(rounds, hit_rate=hit_rate), figures, table(rounds))
+
+    return frame.run("heartbeats", measure, children=options.children, output=options.output)
 
 
 if __name__ == "__main__":

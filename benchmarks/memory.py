@@ -11,10 +11,9 @@ from pathlib import Path
 
 import psutil
 
-from benchmarks import machine, report
-from benchmarks.service import first_beats, one_household, serving, stage, stop_on_sigterm
+from benchmarks import frame, report
+from benchmarks.service import Stage, first_beats, one_household, serving
 from benchmarks.wrk import Players
-from parentalcontrols.processes import ServerError
 
 TARGET_MIB = 120.0
 #: How much more memory the second half of the beats may take.
@@ -40,64 +39,57 @@ def _is_gunicorn(process: psutil.Process) -> bool:
         return False
 
 
+def measure(stage: Stage, beats: int) -> frame.Found:
+    """The sizes after each step of so many beats."""
+    sizes: list[dict[str, float]] = []
+    home = one_household(BATCH * BATCHES)
+    with serving(stage) as address:
+        players = Players(address, stage.folder)
+        alone = first_beats(address, stage.households, stage.title_id)
+        single = players.write_single(alone, [h.token for h in stage.households])
+        together = first_beats(address, home, stage.title_id)
+        batches = players.write_batches(together, home[0].token, BATCH)
+        sent = 0
+        for step in range(_STEPS):
+            sent += players.play(single, connections=64, seconds=3).requests
+            while sent < beats * (step + 1) / _STEPS:
+                found = players.play(batches, connections=BATCHES, seconds=3, apart=True)
+                sent += BATCH * found.requests
+            largest = worker_sizes()[0]
+            sizes.append({"beats": sent, "largest_worker_mib": largest})
+            print(f"{sent:,} beats: {largest:.1f} MiB", file=sys.stderr)
+    last = sizes[-1]["largest_worker_mib"]
+    growth = last - sizes[_STEPS // 2 - 1]["largest_worker_mib"]
+    verdicts = [
+        report.Verdict(
+            "P9",
+            f"largest worker after {sent:,} beats of all",
+            f"{last:.0f} MiB",
+            f"<= {TARGET_MIB:.0f} MiB",
+            last <= TARGET_MIB,
+        ),
+        report.Verdict(
+            "P9",
+            "growth in the second half of them",
+            f"{growth:.1f} MiB",
+            f"<= {TARGET_GROWTH_MIB:.0f} MiB",
+            growth <= TARGET_GROWTH_MIB,
+        ),
+    ]
+    return frame.Found(verdicts, {"sizes": sizes})
+
+
 def main(arguments: Sequence[str]) -> int:
     """Measures, prints and writes; 1 where the target is missed."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.memory", description=__doc__)
     parser.add_argument("--beats", type=int, default=2_000_000, help="of all workers (2 million)")
     parser.add_argument("--output", type=Path, help="the JSON file (in benchmarks/results/)")
     options = parser.parse_args(arguments)
-    stop_on_sigterm()
-    sizes: list[dict[str, float]] = []
-    try:
-        with stage(children=1000) as prepared:
-            context = {
-                "machine": machine.described(prepared.folder),
-                "software": machine.software(),
-                "settings": prepared.settings(),
-            }
-            home = one_household(BATCH * BATCHES)
-            with serving(prepared) as address:
-                players = Players(address, prepared.folder)
-                alone = first_beats(address, prepared.households, prepared.title_id)
-                single = players.write_single(alone, [h.token for h in prepared.households])
-                together = first_beats(address, home, prepared.title_id)
-                batches = players.write_batches(together, home[0].token, BATCH)
-                beats = 0
-                for step in range(_STEPS):
-                    beats += players.play(single, connections=64, seconds=3).requests
-                    while beats < options.beats * (step + 1) / _STEPS:
-                        found = players.play(batches, connections=BATCHES, seconds=3, apart=True)
-                        beats += BATCH * found.requests
-                    largest = worker_sizes()[0]
-                    sizes.append({"beats": beats, "largest_worker_mib": largest})
-                    print(f"{beats:,} beats: {largest:.1f} MiB", file=sys.stderr)
-    except ServerError as error:
-        print(error, file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
-    last = sizes[-1]["largest_worker_mib"]
-    growth = last - sizes[_STEPS // 2 - 1]["largest_worker_mib"]
-    return report.conclude(
+    return frame.run(
         "memory",
-        [
-            report.Verdict(
-                "P9",
-                f"largest worker after {beats:,} beats of all",
-                f"{last:.0f} MiB",
-                f"<= {TARGET_MIB:.0f} MiB",
-                last <= TARGET_MIB,
-            ),
-            report.Verdict(
-                "P9",
-                "growth in the second half of them",
-                f"{growth:.1f} MiB",
-                f"<= {TARGET_GROWTH_MIB:.0f} MiB",
-                growth <= TARGET_GROWTH_MIB,
-            ),
-        ],
-        {**context, "sizes": sizes},
-        options.output,
+        lambda stage: measure(stage, options.beats),
+        children=1000,
+        output=options.output,
     )
 
 

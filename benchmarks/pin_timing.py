@@ -13,8 +13,8 @@ from pathlib import Path
 
 import requests
 
-from benchmarks import machine, report
-from benchmarks.service import Address, Household, serving, stage, stop_on_sigterm
+from benchmarks import frame, report
+from benchmarks.service import Address, Household, Stage, serving
 from parentalcontrols.processes import ServerError
 
 TARGET_MS = 20.0
@@ -47,54 +47,54 @@ def give_pin(household: Household) -> None:
     verification.set_pin(household.account_id, PIN, current_pin=None, actor=audit.OPERATOR)
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Measures, prints and writes; 1 where the target is missed."""
-    parser = argparse.ArgumentParser(prog="benchmarks.pin_timing", description=__doc__)
-    parser.add_argument("--attempts", type=int, default=50, help="of each kind (50)")
-    parser.add_argument("--worker-class", default="gevent")
-    parser.add_argument("--output", type=Path, help="where the JSON goes")
-    options = parser.parse_args(arguments)
-    stop_on_sigterm()
+def measure(stage: Stage, attempts: int, worker_class: str) -> frame.Found:
+    """So many attempts of each kind, in turns."""
     # A wrong PIN locks after five: every household makes one wrong attempt.
     found: dict[str, list[float]] = {kind: [] for kind in KINDS}
-    try:
-        with stage(children=options.attempts + 2) as prepared:
-            unset, right, *others = prepared.households
-            for household in (right, *others):
-                give_pin(household)
-            with serving(prepared, worker_class=options.worker_class) as address:
-                client = requests.Session()
-                for round_number in range(-3, options.attempts):
-                    chosen = {
-                        "right": right,
-                        "wrong": others[round_number % len(others)],
-                        "not set": unset,
-                    }
-                    for kind, household in chosen.items():
-                        took = attempt(client, address, household.token, kind)
-                        if round_number >= 0:
-                            found[kind].append(took)
-            context = {
-                "machine": machine.described(prepared.folder),
-                "software": machine.software(),
-                "settings": prepared.settings(),
-            }
-    except ServerError as error:
-        print(error, file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
+    unset, right, *others = stage.households
+    for household in (right, *others):
+        give_pin(household)
+    with serving(stage, knobs={"WORKER_CLASS": worker_class}) as address:
+        client = requests.Session()
+        for number in range(-3, attempts):
+            chosen = {"right": right, "wrong": others[number % len(others)], "not set": unset}
+            for kind, household in chosen.items():
+                took = attempt(client, address, household.token, kind)
+                if number >= 0:
+                    found[kind].append(took)
     medians = {kind: report.median(times) for kind, times in found.items()}
     spread = max(medians.values()) - min(medians.values())
     rows = [
         [kind, f"{medians[kind]:.1f}", f"{min(times):.1f}", f"{max(times):.1f}"]
         for kind, times in found.items()
     ]
-    print("\n".join(report.table(["PIN", "median ms", "least", "most"], rows)))
-    print(f"\nThe medians of {options.attempts} attempts differ by {spread:.1f} ms.")
-    document = {"target_ms": TARGET_MS, "milliseconds": found, "spread_ms": spread, **context}
-    print(f"All figures are in {report.write('pin_timing', document, options.output)}")
-    return 0 if spread < TARGET_MS else 1
+    verdict = report.Verdict(
+        "PIN",
+        "medians of right, wrong and unset PINs differ by",
+        f"{spread:.1f} ms",
+        f"< {TARGET_MS:.0f} ms",
+        spread < TARGET_MS,
+    )
+    return frame.Found(
+        [verdict],
+        {"milliseconds": found},
+        report.table(["PIN", "median ms", "least", "most"], rows),
+    )
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Measures, prints and writes; 1 where the target is missed."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.pin_timing", description=__doc__)
+    parser.add_argument("--attempts", type=int, default=50, help="of each kind (50)")
+    parser.add_argument("--worker-class", default="gevent", help="gunicorn's (gevent)")
+    parser.add_argument("--output", type=Path, help="the JSON file (in benchmarks/results/)")
+    options = parser.parse_args(arguments)
+    return frame.run(
+        "pin_timing",
+        lambda stage: measure(stage, options.attempts, options.worker_class),
+        children=options.attempts + 2,
+        output=options.output,
+    )
 
 
 if __name__ == "__main__":

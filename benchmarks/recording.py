@@ -1,21 +1,22 @@
-"""What recording costs a request: one call of each function of the recorder, on and off.
+"""What do metrics cost? Each function of the recorder, and heartbeats with and without them.
 
-`python -m benchmarks.recording` prints a table; microseconds, the best of five rounds.
+A function is called 100,000 times, in microseconds, the best of five rounds. Heartbeats are those
+of `alternatives`, in turns with METRICS_ENABLED on and off.
 """
 
-import os
+import argparse
+import sys
 import timeit
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
 
-_SETTINGS = {
-    "DATABASE_URL": "postgresql://nobody@localhost/none",
-    "REDIS_URL": "redis://localhost/0",
-    "ALLOWED_HOSTS": "localhost",
-    "SECRET_KEY": "a-secret-that-is-only-for-this-benchmark-0123456789",
-    "TOKEN_SIGNING_KEY": "another-secret-that-is-only-for-this-0123456789",
-    "PIN_PEPPER": "a-third-secret-that-is-only-for-this-benchmark-012345",
-    "DJANGO_SETTINGS_MODULE": "parentalcontrols.settings",
-}
+from benchmarks import alternatives, frame, report
+from benchmarks.service import Stage
+
+TARGET_MICROSECONDS = 2.0
+#: By how many percent heartbeats without metrics may be more.
+TARGET_PERCENT = 3.0
 ROUNDS, CALLS = 5, 100_000
 
 
@@ -24,23 +25,10 @@ def microseconds(call: Callable[[], object]) -> float:
     return min(timeit.repeat(call, number=CALLS, repeat=ROUNDS)) / CALLS * 1e6
 
 
-def main() -> None:
-    """Measures, and prints."""
-    for name, value in _SETTINGS.items():
-        os.environ.setdefault(name, value)
-    import django
-
-    django.setup()
-    from django.http import HttpResponse
-    from django.test import RequestFactory
-
+def calls() -> dict[str, tuple[float, float]]:
+    """Microseconds of each of the recorder's functions, on and off."""
     from adminmetrics import recorder
-    from parentalcontrols.request_ids import RequestIdMiddleware
 
-    request = RequestFactory().get("/", headers={"X-Request-ID": "the-clients-own"})
-    nameless = RequestFactory().get("/")
-    response = HttpResponse()
-    named = RequestIdMiddleware(lambda _: response)
     measured: dict[str, Callable[[], object]] = {
         "heartbeats": lambda: recorder.heartbeats(1, 1, 0.0042),
         "count": lambda: recorder.count(recorder.CONFIG_CACHE_HITS),
@@ -48,15 +36,67 @@ def main() -> None:
         "gauge": lambda: recorder.gauge(recorder.HASHING_QUEUE, 3),
         "verdict": lambda: recorder.verdict("allowed"),
     }
-    print(f"{'':28}{'on':>8}{'off':>8}")
+    found = {}
     for name, call in measured.items():
         recorder.reset(is_on=True)
         on = microseconds(call)
         recorder.reset(is_on=False)
-        print(f"recorder.{name:19}{on:8.2f}{microseconds(call):8.2f}")
-    print(f"{'request id, sent':28}{microseconds(lambda: named(request)):8.2f}")
-    print(f"{'request id, made':28}{microseconds(lambda: named(nameless)):8.2f}")
+        found[name] = (on, microseconds(call))
+    return found
+
+
+def measure(stage: Stage, *, rounds: int, seconds: float) -> frame.Found:
+    """Both."""
+    cost = calls()
+    names = (alternatives.AS_BUILT, alternatives.NO_METRICS)
+    beats = alternatives.run(stage, names, rounds=rounds, seconds=seconds)
+    more = 100 * (report.median(alternatives.shares(beats, alternatives.NO_METRICS)) - 1)
+    dearest = max(on for on, _ in cost.values())
+    verdicts = [
+        report.Verdict(
+            "recorder",
+            "dearest call",
+            f"{dearest:.2f} us",
+            f"<= {TARGET_MICROSECONDS:.0f} us",
+            dearest <= TARGET_MICROSECONDS,
+        ),
+        report.Verdict(
+            "recorder",
+            "beats that are answered more without metrics",
+            f"{more:.1f} %",
+            f"<= {TARGET_PERCENT:.0f} %",
+            more <= TARGET_PERCENT,
+        ),
+    ]
+    lines = [
+        *report.table(
+            ("microseconds", "on", "off"),
+            [[f"recorder.{name}", f"{on:.2f}", f"{off:.2f}"] for name, (on, off) in cost.items()],
+        ),
+        "",
+        *alternatives.table(beats),
+    ]
+    figures = {
+        "microseconds": {name: {"on": on, "off": off} for name, (on, off) in cost.items()},
+        "rounds": [{name: asdict(answered) for name, answered in r.items()} for r in beats],
+    }
+    return frame.Found(verdicts, figures, lines)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Measures, prints and writes; 1 where a target is missed."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.recording", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=8, help="of heartbeats (8)")
+    parser.add_argument("--seconds", type=float, default=4, help="measured of each (4)")
+    parser.add_argument("--output", type=Path, help="the JSON file (in benchmarks/results/)")
+    options = parser.parse_args(arguments)
+    return frame.run(
+        "recording",
+        lambda stage: measure(stage, rounds=options.rounds, seconds=options.seconds),
+        children=1000,
+        output=options.output,
+    )
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main(sys.argv[1:]))

@@ -4,7 +4,7 @@ import json
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -37,12 +37,17 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     return [lines[0], "-" * (sum(widths) + 2 * (len(widths) - 1)), *lines[1:]]
 
 
+def path_of(name: str) -> Path:
+    """Where the results of a benchmark go that is run now."""
+    return RESULTS / f"{name}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.json"
+
+
 def write(name: str, document: Mapping[str, Any], output: Path | None) -> Path:
     """Writes the results of a benchmark, by default to `results/NAME-DATE.json`; where to."""
-    now = datetime.now(UTC)
-    path = output or RESULTS / f"{name}-{now:%Y%m%dT%H%M%SZ}.json"
+    path = output or path_of(name)
     path.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(_plain({"benchmark": name, "finished_at": now.isoformat(), **document}))
+    finished_at = datetime.now(UTC).isoformat()
+    text = json.dumps(_plain({"benchmark": name, "finished_at": finished_at, **document}))
     path.write_text(f"{text}\n", encoding="utf-8")
     return path
 
@@ -78,13 +83,3 @@ def verdict_table(verdicts: Sequence[Verdict]) -> list[str]:
             for v in verdicts
         ],
     )
-
-
-def conclude(
-    name: str, verdicts: Sequence[Verdict], document: Mapping[str, Any], output: Path | None
-) -> int:
-    """Prints the verdicts, writes everything; the exit code: 1 where a target is missed."""
-    print("\n".join(verdict_table(verdicts)))
-    found = {"verdicts": [asdict(v) for v in verdicts], **document}
-    print(f"\nAll figures are in {write(name, found, output)}")
-    return 0 if all(v.is_met for v in verdicts) else 1

@@ -13,8 +13,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from benchmarks import machine, report
-from benchmarks.service import one_household, stage, stop_on_sigterm
+from benchmarks import frame, report
+from benchmarks.service import one_household
 from parentalcontrols.processes import ServerError
 
 _SENT = re.compile(r"^\S*\s*F\s+\d+\s+(Query|Execute)\b", re.MULTILINE)
@@ -91,17 +91,12 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.round_trips", description=__doc__)
     parser.add_argument("--output", type=Path, help="the JSON file (in benchmarks/results/)")
     options = parser.parse_args(arguments)
-    stop_on_sigterm()
-    try:
-        with stage(children=1) as prepared:
-            found = measure(prepared.title_id)
-            context = {"software": machine.software(), "settings": prepared.settings()}
-    except ServerError as error:
-        print(error, file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
-    return report.conclude("round_trips", found, context, options.output)
+    return frame.run(
+        "round_trips",
+        lambda stage: frame.Found(measure(stage.title_id), {}),
+        children=1,
+        output=options.output,
+    )
 
 
 if __name__ == "__main__":

@@ -142,10 +142,10 @@ def stage(*, children: int, knobs: Mapping[str, str] | None = None) -> Iterator[
 
 
 @contextmanager
-def serving(stage: Stage, *, worker_class: str = "gevent") -> Iterator[Address]:
+def serving(stage: Stage, *, knobs: Mapping[str, str] | None = None) -> Iterator[Address]:
     """Web processes with the project's gunicorn.conf.py on a free port, for the block.
 
-    Raises ServerError when they do not come up.
+    `knobs` are environment variables of theirs. Raises ServerError when they do not come up.
     """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -164,7 +164,8 @@ def serving(stage: Stage, *, worker_class: str = "gevent") -> Iterator[Address]:
             **stage.environment,
             "PORT": str(port),
             "BIND_HOST": options.host,
-            "WORKER_CLASS": worker_class,
+            "WORKER_CLASS": "gevent",
+            **(knobs or {}),
         },
     )
     try:
