@@ -43,7 +43,7 @@ def database() -> Iterator[str]:
         connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
         try:
             url = make_conninfo(server, dbname=name)
-            _migrate(DATABASE_URL=url)
+            migrate(DATABASE_URL=url)
             yield url
         finally:
             dropping = sql.SQL("DROP DATABASE {} WITH (FORCE)")
@@ -61,7 +61,7 @@ def own_servers() -> Iterator[tuple[Postgres, Valkey, dict[str, str]]]:
     with throwaway_servers() as (postgres, valkey):
         names = throwaway_environment(postgres, valkey)
         environment = {key: names[key] for key in ("DATABASE_URL", "REDIS_URL")}
-        _migrate(**environment)
+        migrate(**environment)
         yield postgres, valkey, environment
 
 
@@ -82,7 +82,8 @@ def await_warm(database_url: str, workers: int) -> None:
         assert wait_until(is_so, LONG)
 
 
-def _migrate(**environment: str) -> None:
+def migrate(**environment: str) -> None:
+    """Makes the tables of the database that the variables name."""
     subprocess.run(
         [*PYTHON, "manage.py", "migrate", "-v0"],
         cwd=ROOT,
@@ -131,12 +132,12 @@ class Line:
         """An answer to a POST below `/api/v1`; raises `Unanswered`, and connects anew then."""
         return self.send("POST", path, body)
 
-    def send(self, method: str, path: str, body: Any = None) -> Told:
-        """The same for any method."""
+    def send(self, method: str, path: str, body: Any = None, **headers: str) -> Told:
+        """The same for any method; `headers` are added."""
         raw = json.dumps({} if body is None else body).encode()
         sent_at = time.time_ns() // 1000
         try:
-            self._http.request(method, API + path, raw, self._headers)
+            self._http.request(method, API + path, raw, self._headers | headers)
             response = self._http.getresponse()
             content = response.read()
         except (OSError, http.client.HTTPException) as error:
