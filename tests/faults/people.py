@@ -4,6 +4,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Sequence
+from itertools import count
 from typing import Any, Final
 from uuid import uuid4
 
@@ -13,6 +14,8 @@ from viewingtime.tests.village import BEAT, BEATS
 
 #: Seconds from an answer to the next beat: as short as a machine with two cores bears.
 BEAT_SECONDS: Final = 0.1
+#: Beats after which a player connects anew: the next connection may be another worker's.
+BEATS_PER_CONNECTION: Final = 20
 #: Seconds until one who was refused asks again; players are told to wait longer.
 RETRY_SECONDS: Final = 0.2
 #: Seconds between two things that a parent does.
@@ -57,8 +60,11 @@ class Player(_Person):
 
     def play(self, stop: threading.Event) -> None:
         try:
-            while not stop.is_set():
-                stop.wait(BEAT_SECONDS if self._beat() else RETRY_SECONDS)
+            for beats in count(1):
+                if stop.wait(BEAT_SECONDS if self._beat() else RETRY_SECONDS):
+                    return
+                if beats % BEATS_PER_CONNECTION == 0:
+                    self.hang_up()
         finally:
             self.hang_up()
 
@@ -124,6 +130,14 @@ class Parent(_Person):
                 else:
                     self._change_limit(stop)
                 stop.wait(PARENT_SECONDS)
+        finally:
+            self.hang_up()
+
+    def only_grant(self, stop: threading.Event) -> None:
+        """Gives time over and over; the last answer is waited for."""
+        try:
+            while not stop.is_set():
+                self._grant(stop)
         finally:
             self.hang_up()
 

@@ -1,4 +1,7 @@
-"""The figures of scenarios, one JSON file each, in the folder that `FAULT_RESULTS` names."""
+"""The figures of scenarios, one JSON file each, in the folder that `FAULT_RESULTS` names.
+
+Nothing of the service is imported here: the table is made without it.
+"""
 
 import json
 import os
@@ -6,9 +9,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
-
-from tests.faults.books import all_outcomes, counts
-from tests.faults.judge import Evidence, Findings
 
 
 @dataclass(frozen=True)
@@ -30,42 +30,6 @@ class Result:
     not_recovered: int = 0
     figures: Mapping[str, Any] = field(default_factory=dict)
     skipped: str = ""
-
-    @classmethod
-    def of(
-        cls,
-        name: str,
-        evidence: Evidence,
-        findings: Findings,
-        *,
-        seconds: float,
-        figures: Mapping[str, Any],
-    ) -> "Result":
-        found = counts(evidence.books)
-        longest = {"beat": 0.0, "grant": 0.0, "config": 0.0}
-        for outcome in all_outcomes(evidence.books):
-            longest[outcome.kind] = max(longest[outcome.kind], outcome.seconds)
-        recoveries = [fault.recovered_after for fault in evidence.faults]
-        return cls(
-            name=name,
-            seconds=round(seconds, 1),
-            taken=found["beat 200"],
-            refused=found["beat 503"],
-            reset=sum(count for what, count in found.items() if what.endswith(" 0")),
-            decisions=found["grant 200"] + found["config 200"],
-            longest_beat_seconds=round(longest["beat"], 3),
-            longest_decision_seconds=round(max(longest["grant"], longest["config"]), 3),
-            recovery_seconds=(
-                round(max(after for after in recoveries if after is not None), 2)
-                if recoveries and None not in recoveries
-                else None
-            ),
-            lost=len(findings.lost),
-            over_grant=len(findings.over_grant),
-            dishonest=len(findings.dishonest),
-            not_recovered=len(findings.not_recovered),
-            figures=figures,
-        )
 
     @property
     def has_passed(self) -> bool:

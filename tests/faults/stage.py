@@ -80,10 +80,12 @@ class DurablePostgres(Postgres):
     def __init__(self, site: Site) -> None:
         super().__init__(site, max_connections=MAX_CONNECTIONS)
         self.environment: dict[str, str] = {}
+        self.settings = {"fsync": "on", "full_page_writes": "on"}
 
     def _settings(self) -> list[str]:
-        # The last one counts.
-        return [*super()._settings(), "-c", "fsync=on", "-c", "full_page_writes=on"]
+        # Of two values for one name the last counts.
+        own = [part for name, value in self.settings.items() for part in ("-c", f"{name}={value}")]
+        return [*super()._settings(), *own]
 
     def _environment(self) -> dict[str, str]:
         return super()._environment() | self.environment
