@@ -4,12 +4,14 @@ import asyncio
 import json
 import time
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, TypeVar
 
 from parentalcontrols.tests.cast import API
 from pins.tests.service import Service, Told
 from tests.faults.books import Book, Outcome, outcome_of
 from viewingtime.tests.village import BEAT
+
+T = TypeVar("T")
 
 #: Players who connect and begin at the same time.
 _BEGINNERS: Final = 40
@@ -69,6 +71,11 @@ class _Player:
             self._streams = None
 
 
+def some_of(everybody: Sequence[T], count: int) -> Sequence[T]:
+    """So many, from all over: their connections are not one worker's."""
+    return everybody[:: len(everybody) // count][:count]
+
+
 class Crowd:
     """All of them; use it inside of one event loop."""
 
@@ -86,11 +93,11 @@ class Crowd:
         await asyncio.gather(*(some() for _ in range(_BEGINNERS)))
 
     async def play(self, seconds: float, *, players: int, rate: float | None = None) -> None:
-        """The first so many players beat, together `rate` times a second, or as fast as they can.
+        """So many of the players beat, together `rate` times a second, or as fast as they can.
 
         Who waits for an answer when its next beat is due sends that as soon as it has it.
         """
-        chosen = self._players[:players]
+        chosen = some_of(self._players, players)
         period = 0.0 if rate is None else players / rate
         loop = asyncio.get_running_loop()
         began = loop.time()

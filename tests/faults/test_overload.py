@@ -10,7 +10,7 @@ from typing import Final
 
 from pins.tests.service import gunicorn
 from tests.faults.books import DEADLINES, SECOND, Book
-from tests.faults.crowd import Crowd
+from tests.faults.crowd import Crowd, some_of
 from tests.faults.evening import FAULT_SECONDS, conclude, now_in_microseconds
 from tests.faults.judge import RECOVERY, Evidence, Fault
 from tests.faults.stage import Stage
@@ -19,12 +19,12 @@ TIMES: Final = 10
 #: Seconds of overload: a minute in a thorough run.
 SECONDS: Final = 5 * FAULT_SECONDS
 #: Players, each on a connection; as many as an ordinary limit of open files allows.
-PLAYERS: Final = 2400
+PLAYERS: Final = 1200
 #: Those who find out what is sustainable, and who are served again afterwards.
-FEW: Final = 60
+FEW: Final = 24
 #: Seconds that the database needs for each beat: a disk that is slow, so that it is the database
 #: that is overloaded and not the machine of the players.
-_ROW_SECONDS: Final = 0.02
+_ROW_SECONDS: Final = 0.04
 _SLOW = f"""
 CREATE FUNCTION be_slow() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN PERFORM pg_sleep({_ROW_SECONDS}); RETURN NEW; END
@@ -71,7 +71,7 @@ async def overload(stage: Stage, crowd: Crowd, evidence: Evidence, figures: dict
     await crowd.begin()
     with slow_database(stage):
         since = now_in_microseconds()
-        await crowd.play(2.0, players=FEW)
+        await crowd.play(3.0, players=FEW)
         taken, answered = since_then(evidence, since)
         assert taken == len(answered)
         sustainable = taken / ((now_in_microseconds() - since) / SECOND)
@@ -85,7 +85,7 @@ async def overload(stage: Stage, crowd: Crowd, evidence: Evidence, figures: dict
         fault = Fault(now_in_microseconds())
         evidence.faults.append(fault)
         await crowd.play(RECOVERY, players=FEW, rate=sustainable / 2)
-        acks = [book.first_ack_since(fault.ended_at) for book in evidence.books[:FEW]]
+        acks = [book.first_ack_since(fault.ended_at) for book in some_of(evidence.books, FEW)]
         if all(acks):
             last = max(ack.heard_at for ack in acks if ack is not None)
             fault.recovered_after = (last - fault.ended_at) / SECOND
@@ -93,6 +93,7 @@ async def overload(stage: Stage, crowd: Crowd, evidence: Evidence, figures: dict
     p99 = answered[ceil(0.99 * len(answered)) - 1]
     figures |= {
         "sustainable": f"{sustainable:.0f} a second",
+        "offered for": f"{seconds:.0f} s",
         "offered": f"{len(answered) / seconds:.0f} a second",
         "taken": f"{taken / seconds:.0f} a second",
         "p99 of all answers": f"{p99:.2f} s",
