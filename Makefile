@@ -4,7 +4,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 LAUNCHER := $(PY) -m parentalcontrols.launcher
-PACKAGES := parentalcontrols viewingtime pins adminmetrics benchmarks
+PACKAGES := parentalcontrols viewingtime pins adminmetrics benchmarks tests
 
 # Checks that load the settings; some migrations can only be read where those before them ran.
 define ON_SERVERS
@@ -21,12 +21,13 @@ export PORT DATA_DIR WORKERS BIND_HOST
 # An environment whose Python has gone (an upgrade, a move) is made anew.
 $(shell test -x $(PY) || rm -f $(STAMP))
 
-.PHONY: help run test lint bench format screenshots clean
+.PHONY: help run test test-faults lint bench format screenshots clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make run      serve on PORT (8000) with data in DATA_DIR (.data) and WORKERS (2)"
 	@echo "make test     run the tests on throw-away servers; ARGS are pytest's"
+	@echo "make test-faults   kill, hang, slow and fill everything under load; prints a table"
 	@echo "make lint     style, types, imports, migrations, security"
 	@echo "make bench    measure everything; ARGS are names; bench-NAME takes one's own ARGS"
 	@echo "make format   let ruff format the code"
@@ -38,6 +39,14 @@ run: $(STAMP)
 
 test: $(STAMP)
 	@exec $(LAUNCHER) test $(ARGS)
+
+# Each fault for longer than in `make test`; FAULT_RESULTS keeps the figures of a run.
+test-faults: export FAULT_SECONDS ?= 12
+test-faults: export FAULT_RESULTS ?= .faults
+test-faults: $(STAMP)
+	@rm -rf "$$FAULT_RESULTS"
+	@status=0; $(LAUNCHER) test tests/faults -q $(ARGS) || status=$$?; \
+		$(PY) -m tests.faults.table "$$FAULT_RESULTS"; exit $$status
 
 lint: $(STAMP)
 	@$(PY) -m ruff check .

@@ -12,8 +12,11 @@ that starts when a change has been answered finds nothing, or what was loaded af
 
 **Without Redis** everything comes from the database. After a failure nobody asks it until a probe
 in the background has had an answer and emptied it: an invalidation that was lost meanwhile, this
-process's or another's, then leaves nothing behind. No reader waits for a cache that is away. What
-only a process lost that died, or that alone was cut off, the time to live bounds.
+process's or another's, then leaves nothing behind. No reader waits for a cache that is away. A web
+process looks several times a second whether Redis is there (`watch`), and an invalidation that gets
+no answer is tried for as long as that takes: when it gives up, all know that Redis is away, those
+included whom nobody asked anything meanwhile. What only a process lost that died, or that alone was
+cut off, the time to live bounds.
 """
 
 import logging
@@ -34,6 +37,7 @@ from django_redis.cache import RedisCache
 from redis import Redis
 from redis.commands.core import Script
 from redis.exceptions import RedisError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from adminmetrics import recorder
 from parentalcontrols.models import (
@@ -51,6 +55,11 @@ ALIAS: Final = "configs"
 _LEASE_SECONDS: Final = 5
 #: Seconds between two probes of a Redis that is away.
 _PROBE_SECONDS: Final = 0.1
+#: Seconds between two looks of a web process at a Redis that answers.
+_WATCH_SECONDS: Final = 0.1
+#: Seconds within which every web process notices that Redis hangs: two looks that time out, and
+#: some more.
+_NOTICED_SECONDS: Final = 0.5
 #: Profiles of which the log tells one by one; of more at a time it tells how many.
 _MOST_LINES: Final = 20
 _LEASE: Final = b"lease "
@@ -179,6 +188,7 @@ class _Cache:
         # In the order of their use since the last fill, oldest first.
         self._used: dict[str, None] = {}
         self._is_away = False
+        self._hangs = False
         self._failures = 0
         self._fill: Script | None = None
 
@@ -277,7 +287,7 @@ class _Cache:
 
     # Invalidating
 
-    def invalidate(self, profile_ids: Iterable[UUID]) -> None:
+    def invalidate(self, profile_ids: Iterable[UUID], *, insist: bool) -> None:
         ids = set(profile_ids)
         if not ids:
             return
@@ -288,6 +298,14 @@ class _Cache:
             for id_ in ids:
                 logger.info("config_cache_invalidated", extra={"profile_id": str(id_)})
         keys = [self._key(id_) for id_ in ids]
+        insist_until = time.monotonic() + _NOTICED_SECONDS
+        while not self._deleted(keys):
+            # Who does not answer may be back before others have noticed; who is gone has either
+            # forgotten, or left connections that are noticed when they are used.
+            if not insist or not self._hangs or time.monotonic() >= insist_until:
+                return
+
+    def _deleted(self, keys: Collection[str]) -> bool:
         try:
             # Also while Redis is away: it may be back, and others read again already. Both at
             # once: an entry that is filled in between would not be counted.
@@ -297,6 +315,8 @@ class _Cache:
                 pipe.execute()
         except (RedisError, OSError) as error:
             self._went_away(error)
+            return False
+        return True
 
     def clear(self) -> None:
         redis = self._redis()
@@ -322,11 +342,29 @@ class _Cache:
     def _went_away(self, error: Exception) -> None:
         with self._lock:
             self._failures += 1
+            self._hangs = isinstance(error, (RedisTimeoutError, TimeoutError))
             if self._is_away:
                 return
             self._is_away = True
         logger.warning("config_cache_unavailable", extra={"cause": type(error).__name__})
         Thread(target=self._await_return, name="config-cache-probe", daemon=True).start()
+
+    def watch(self) -> None:
+        """Notices that Redis is away although nobody asks anything; never returns."""
+        while True:
+            time.sleep(_WATCH_SECONDS)
+            if not self._is_away and not self._answers():
+                # One more time: it may have been this process that was busy.
+                self._answers(for_good=True)
+
+    def _answers(self, *, for_good: bool = False) -> bool:
+        try:
+            self._redis().ping()
+        except (RedisError, OSError) as error:
+            if for_good:
+                self._went_away(error)
+            return False
+        return True
 
     def _await_return(self) -> None:
         """Asks until Redis answers, and empties it before anybody reads again.
@@ -369,12 +407,18 @@ def get_many(profile_ids: Iterable[UUID], loader: Loader = load) -> dict[UUID, K
     return _cache.get_many(profile_ids, loader)
 
 
-def invalidate(profile_ids: Iterable[UUID]) -> None:
+def invalidate(profile_ids: Iterable[UUID], *, insist: bool = True) -> None:
     """Forgets profiles everywhere; called when the change is committed. Never raises.
 
-    What cannot be delivered empties the cache when Redis is back.
+    What cannot be delivered empties the cache when Redis is back. With `insist` a Redis that does
+    not answer is asked for half a second, until every process knows that it is away.
     """
-    _cache.invalidate(profile_ids)
+    _cache.invalidate(profile_ids, insist=insist)
+
+
+def watch() -> None:
+    """Lets this web process notice by itself that Redis is away; returns at once."""
+    Thread(target=_cache.watch, name="config-cache-watch", daemon=True).start()
 
 
 def clear() -> None:

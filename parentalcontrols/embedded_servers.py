@@ -599,7 +599,7 @@ class Valkey:
     def __init__(self, site: Site) -> None:
         self._site = site
         self._process: subprocess.Popen[bytes] | None = None
-        self._password = secrets.token_hex(24)
+        self.password = secrets.token_hex(24)
 
     @property
     def socket_path(self) -> Path:
@@ -608,7 +608,7 @@ class Valkey:
     @property
     def url(self) -> str:
         """The address as redis-py understands it."""
-        return f"unix://:{self._password}@{self.socket_path}?db=0"
+        return f"unix://:{self.password}@{self.socket_path}?db=0"
 
     @property
     def pid(self) -> int | None:
@@ -662,7 +662,7 @@ class Valkey:
     def _configuration(self) -> bytes:
         return (
             f"port 0\nunixsocket {self.socket_path}\nunixsocketperm 700\n"
-            f'requirepass {self._password}\nsave ""\nappendonly no\n'
+            f'requirepass {self.password}\nsave ""\nappendonly no\n'
         ).encode()
 
     def _leftovers(self) -> list[psutil.Process]:
@@ -673,7 +673,7 @@ class Valkey:
             with socket.socket(socket.AF_UNIX) as connection:
                 connection.settimeout(1)
                 connection.connect(str(self.socket_path))
-                connection.sendall(f"AUTH {self._password}\r\n".encode())
+                connection.sendall(f"AUTH {self.password}\r\n".encode())
                 return connection.recv(64).startswith(b"+OK")
         except OSError:
             return False

@@ -264,7 +264,11 @@ WSGI_APPLICATION = "parentalcontrols.wsgi.application"
 # What answers a request before Django does, if it can.
 PLAIN_REQUESTS = "viewingtime.plain_beats.answer"
 # Called in each web process before its first request.
-WEB_PROCESS_STARTS = ["viewingtime.gathering.start", "viewingtime.plain_beats.rehearse"]
+WEB_PROCESS_STARTS = [
+    "viewingtime.gathering.start",
+    "viewingtime.plain_beats.rehearse",
+    "parentalcontrols.config_cache.watch",
+]
 APPEND_SLASH = True
 TEMPLATES = [
     {

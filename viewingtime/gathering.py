@@ -7,8 +7,9 @@ steady goes on to the next queue, where beats are decided together in one transa
 somebody else holds are left out there; their beats wait in a third queue and are tried again, all
 of them at once, every few milliseconds: a lock delays nobody but those who want it.
 
-The queues are bounded, and so is the time in them: past that a 503 is honest, and cheap. A beat
-that fails takes no other with it.
+The queues are bounded, and so is the time in them: past that a 503 is honest, and cheap. A step
+takes no more beats than it can book in time, whatever the database's pace. A beat that fails takes
+no other with it.
 
 Only web processes of greenlets gather (`start`); elsewhere `process` is `heartbeats.process`,
 since handing work between operating system threads costs more than it saves (docs/performance.md).
@@ -39,6 +40,12 @@ logger = logging.getLogger(__name__)
 MOST_BEATS: Final = 500
 #: The most requests that wait in a queue.
 MOST_REQUESTS: Final = 1000
+#: Seconds that a step should take at the most: where beats are slow it takes fewer of them.
+_STEP_SECONDS: Final = 0.4
+#: Seconds of a step that tells nothing about how many beats are too many.
+_SHORT_SECONDS: Final = 0.02
+#: Beats that a step always may take.
+_LEAST_BEATS: Final = 8
 #: Seconds between two tries to have the profiles that somebody holds.
 _HELD_SECONDS: Final = 0.01
 #: Seconds that a beat has to have left to be tried again, and that a statement always has.
@@ -80,6 +87,9 @@ class _Queue:
         # What a step is under way for: nobody takes another beat of those profiles to one.
         self._busy: set[UUID] = set()
         self._arrived = Event()
+        # As many beats as a step can take in time, and how long the last one took.
+        self._most_beats = MOST_BEATS
+        self._step_seconds = 0.0
 
     def put(self, waiting: _Waiting) -> bool:
         """Adds a request; False where the queue is full."""
@@ -106,6 +116,7 @@ class _Queue:
                 self._arrived.clear()
                 self._arrived.wait()
                 continue
+            began = time.monotonic()
             try:
                 self._step(batch)
             except Exception as error:
@@ -114,12 +125,31 @@ class _Queue:
                 for waiting in batch:
                     waiting.request.error = waiting.request.error or error
                     _wake(waiting)
+            self._note_pace(batch, time.monotonic() - began)
             for waiting in batch:
                 self._busy -= waiting.profile_ids
             self._arrived.set()
 
+    def _note_pace(self, batch: Sequence[_Waiting], seconds: float) -> None:
+        """Learns how many beats a step can take. Too many would all be refused when it is cut off,
+        and the next ones as well: a database that is slow would do nothing at all.
+        """
+        self._step_seconds = min(seconds, _STEP_SECONDS)
+        beats = sum(len(waiting.request.heartbeats) for waiting in batch)
+        if seconds >= _SHORT_SECONDS:
+            fitting = int(beats * _STEP_SECONDS / seconds)
+            self._most_beats = max(_LEAST_BEATS, min(fitting, MOST_BEATS))
+        elif beats >= self._most_beats // 2:
+            self._most_beats = min(4 * self._most_beats, MOST_BEATS)
+
     def _take(self) -> list[_Waiting]:
-        """The next ones, in order: none that nobody waits for, none of profiles under way."""
+        """The next ones, in order: none that nobody waits for, none of profiles under way.
+
+        Who has waited so long that a step might be cut off for his sake is refused, and makes room.
+        """
+        deadline_seconds = settings.REQUEST_DEADLINE_MS / 1000
+        # A step may take twice as long as the last one.
+        late = time.monotonic() - deadline_seconds + 2 * self._step_seconds
         taken: set[UUID] = set()
         batch: list[_Waiting] = []
         left: list[_Waiting] = []
@@ -127,10 +157,14 @@ class _Queue:
         queue = self._waiting
         while queue:
             waiting = queue[0]
-            if batch and beats + len(waiting.request.heartbeats) > MOST_BEATS:
+            if batch and beats + len(waiting.request.heartbeats) > self._most_beats:
                 break
             queue.popleft()
             if waiting.done is None:
+                continue
+            if waiting.since < late:
+                waiting.request.give_up(unavailable())
+                _wake(waiting)
                 continue
             wanted = waiting.profile_ids
             is_free = self._busy.isdisjoint(wanted)

@@ -282,7 +282,7 @@ def _own(request: Request, known: Mapping[UUID, Known]) -> dict[UUID, Known]:
         _require_live_account(request)
     if not all(_is_live(profile, caller) for profile in fresh.values()):
         raise AuthenticationFailed
-    config_cache.invalidate(fresh)
+    config_cache.invalidate(fresh, insist=False)
     return fresh
 
 
@@ -414,7 +414,7 @@ def _decide(
     first.round_trips += 4
     unconfigured = held.unconfigured & after.keys()
     if unconfigured:
-        config_cache.invalidate(unconfigured)
+        config_cache.invalidate(unconfigured, insist=False)
     for request, index, found in answers:
         request.answers[index] = found
 

@@ -43,7 +43,7 @@ def database() -> Iterator[str]:
         connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
         try:
             url = make_conninfo(server, dbname=name)
-            _migrate(DATABASE_URL=url)
+            migrate(DATABASE_URL=url)
             yield url
         finally:
             dropping = sql.SQL("DROP DATABASE {} WITH (FORCE)")
@@ -61,12 +61,15 @@ def own_servers() -> Iterator[tuple[Postgres, Valkey, dict[str, str]]]:
     with throwaway_servers() as (postgres, valkey):
         names = throwaway_environment(postgres, valkey)
         environment = {key: names[key] for key in ("DATABASE_URL", "REDIS_URL")}
-        _migrate(**environment)
+        migrate(**environment)
         yield postgres, valkey, environment
 
 
-def await_warm(database_url: str, workers: int) -> None:
-    """Waits until each process has the connections of its queues, and none is at work."""
+def await_warm(database_url: str, workers: int, *, busy: bool = False) -> None:
+    """Waits until each process has the connections of its queues.
+
+    None is at work then, unless they may be `busy`.
+    """
     wanted = workers * (settings.HEARTBEAT_CREDITORS + settings.HEARTBEAT_DECIDERS + 1)
     query = (
         "SELECT count(*), count(*) FILTER (WHERE state <> 'idle') FROM pg_stat_activity "
@@ -76,13 +79,14 @@ def await_warm(database_url: str, workers: int) -> None:
     with psycopg.connect(database_url, autocommit=True) as connection:
 
         def is_so() -> bool:
-            total, busy = connection.execute(query).fetchone() or (0, 0)
-            return bool(total >= wanted and not busy)
+            total, at_work = connection.execute(query).fetchone() or (0, 0)
+            return bool(total >= wanted and (busy or not at_work))
 
         assert wait_until(is_so, LONG)
 
 
-def _migrate(**environment: str) -> None:
+def migrate(**environment: str) -> None:
+    """Makes the tables of the database that the variables name."""
     subprocess.run(
         [*PYTHON, "manage.py", "migrate", "-v0"],
         cwd=ROOT,
@@ -131,12 +135,12 @@ class Line:
         """An answer to a POST below `/api/v1`; raises `Unanswered`, and connects anew then."""
         return self.send("POST", path, body)
 
-    def send(self, method: str, path: str, body: Any = None) -> Told:
-        """The same for any method."""
+    def send(self, method: str, path: str, body: Any = None, **headers: str) -> Told:
+        """The same for any method; `headers` are added."""
         raw = json.dumps({} if body is None else body).encode()
         sent_at = time.time_ns() // 1000
         try:
-            self._http.request(method, API + path, raw, self._headers)
+            self._http.request(method, API + path, raw, self._headers | headers)
             response = self._http.getresponse()
             content = response.read()
         except (OSError, http.client.HTTPException) as error:

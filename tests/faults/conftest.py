@@ -1,0 +1,26 @@
+"""The servers that scenarios share; each leaves them as it found them."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from pins.tests.service import Service, gunicorn
+from tests.faults.stage import Stage, servers
+
+
+@pytest.fixture(scope="session")
+def stage() -> Iterator[Stage]:
+    """Servers that a scenario may kill, as long as it starts them again."""
+    with servers() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def undying(stage: Stage) -> Iterator[Service]:
+    """One service for all scenarios that kill others alone: it lives through every one of them."""
+    with gunicorn(
+        stage.environment["DATABASE_URL"],
+        WORKERS="2",
+        REDIS_URL=stage.environment["REDIS_URL"],
+    ) as service:
+        yield service
