@@ -16,7 +16,7 @@ from rest_framework.exceptions import AuthenticationFailed
 
 from parentalcontrols import authentication, ratelimits
 from parentalcontrols.models import Account, Profile, RefreshFamily
-from parentalcontrols.problems import Problem, invalid
+from parentalcontrols.problems import Problem, invalid, not_found
 from parentalcontrols.ratelimits import Guess, Subject
 from pins import audit, hashing, verification
 from pins.audit import Actor
@@ -104,11 +104,25 @@ def reset_pin(account: Account, *, password: str, new_pin: str, address: str, ac
         raise Problem(403, "incorrect_password", "The password is wrong.")
 
 
+def confirm(account: Account, *, password: str, address: str) -> None:
+    """Makes sure that whoever asks knows the account's password.
+
+    403 `incorrect_password`; 429 after too many, counted with wrong ones at log-in.
+    """
+    with limited_log_in(account.email, address) as guess:
+        if not check_password(password, account.password):
+            raise Problem(403, "incorrect_password", "The password is wrong.")
+        guess.succeeded()
+
+
 def child_tokens(profile: Profile, *, account: Account, actor: Actor) -> TokenPair:
     """Tokens for a device in a child's hands: they speak for that profile and only tighten."""
     if not profile.is_kids:
         raise Problem(400, "not_a_kids_profile", "Only a child's device needs a token of its own.")
     with transaction.atomic():
+        # Held before its account is: in that order an erasure holds them.
+        if not Profile.objects.select_for_update(no_key=True).filter(id=profile.id).exists():
+            raise not_found()
         family = _new_family(account, profile)
         audit.record(
             account_id=account.id,

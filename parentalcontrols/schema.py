@@ -38,7 +38,7 @@ _MEANINGS = {
     "404": "not there, or not yours",
     "413": "the body is too large",
     "415": "the body is not JSON",
-    "429": "too many guesses",
+    "429": "too many guesses, or exports",
     "503": "the service cannot answer right now",
 }
 _RETRY_AFTER = {
@@ -127,7 +127,7 @@ class ProblemAwareSchema(AutoSchema):
             statuses |= {"401"}
         if self.get_auth() and not self._is_every_players():
             statuses |= {"403"}
-        if self.path.endswith(("/login", "/pin/reset")):
+        if self.path.endswith(("/login", "/pin/reset", "/account/export", "/account/erase")):
             statuses |= {"429"}
         if "{" in self.path or self.path.endswith("/heartbeat"):
             statuses |= {"404"}

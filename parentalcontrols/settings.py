@@ -362,6 +362,7 @@ RATELIMITS = {
     "LOGIN_ADDRESS": _rate("LOGIN_ADDRESS", "100/15m"),
     "PIN_RESET": _rate("PIN_RESET", "5/30m"),
     "PIN_RESET_ADDRESS": _rate("PIN_RESET_ADDRESS", "50/30m"),
+    "EXPORT": _rate("EXPORT", "10/1h"),
 }
 # Proxies whose `X-Forwarded-For` is believed.
 TRUSTED_PROXIES = _networks("TRUSTED_PROXIES")

@@ -103,6 +103,7 @@ class AuditAction(models.TextChoices):
     PROFILE_TOKEN_ISSUED = "profile_token_issued", "Token for a child's device issued"
     ACCOUNT_DEACTIVATED = "account_deactivated", "Account deactivated"
     ACCOUNT_REACTIVATED = "account_reactivated", "Account reactivated"
+    PROFILE_ERASED = "profile_erased", "Profile erased"
 
 
 class ActorKind(models.TextChoices):
@@ -117,7 +118,8 @@ class ActorKind(models.TextChoices):
 class AuditEntry(models.Model):
     """One loosening or tightening. A trigger refuses every change of a row that is written.
 
-    Without a constraint to the account: what was recorded outlives it.
+    Without a constraint to the account: what was recorded outlives it. Deleted is an entry by an
+    erasure of its account or profile alone, in the transaction that records the `Erasure`.
     """
 
     id = models.BigAutoField(primary_key=True)
@@ -154,3 +156,35 @@ class AuditEntry(models.Model):
 
     def __str__(self) -> str:
         return f"{self.action} at {self.at}"
+
+
+class Erasure(models.Model):
+    """That a profile, or a whole account, was erased. A trigger refuses every change of a row.
+
+    It names nobody: what its ids belonged to is gone. They are kept so that an erasure can be
+    repeated after an older backup was restored.
+    """
+
+    id = models.UUIDField(
+        primary_key=True, default=uuid.uuid4, editable=False, help_text="The receipt's number."
+    )
+    at = models.DateTimeField(db_default=Now())
+    account_id = models.UUIDField()
+    profile_id = models.UUIDField(
+        null=True, blank=True, help_text="Without one the whole account was erased."
+    )
+    actor = models.CharField(max_length=10, choices=ActorKind.choices)
+    deleted = models.JSONField(help_text="How many rows of each kind.")
+    transaction_id = models.BigIntegerField(
+        help_text="The transaction that may delete what the audit says of them."
+    )
+
+    class Meta:
+        db_table = "erasures"
+        indexes = [
+            # The trigger that guards the audit, and the search for one household.
+            models.Index(fields=["account_id"], name="ix_erasures_account"),
+        ]
+
+    def __str__(self) -> str:
+        return str(self.id)

@@ -159,3 +159,13 @@ deleted AS (
 )
 SELECT count(*), max(expires_at) FROM deleted
 """
+
+#: Records an erasure; from then on this transaction may delete what the audit says of it.
+RECORD_ERASURE = """
+INSERT INTO erasures (id, at, account_id, profile_id, actor, deleted, transaction_id)
+VALUES (
+    %(id)s, clock_timestamp(), %(account_id)s, %(profile_id)s, %(actor)s, %(deleted)s,
+    pg_current_xact_id()::text::bigint
+)
+RETURNING at
+"""

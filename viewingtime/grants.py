@@ -26,6 +26,11 @@ class Granted:
     is_unlimited_override: bool
 
 
+def route(profile_id: UUID) -> str:
+    """What the idempotency keys of a child's grants are for."""
+    return f"grant {profile_id}"
+
+
 def grant(
     *,
     profile_id: UUID,

@@ -143,5 +143,24 @@ SELECT
     WHERE place <= %(top)s::integer)
 """
 
+#: A page of all sessions of a profile, oldest first, above the key `(last_at, last_id)`.
+EXPORT_SESSIONS = """
+SELECT
+    s.id, s.title_id, t.title, s.device_id, s.device_type, s.is_educational, s.reset_date,
+    s.started_at, s.last_heartbeat_at, s.paused_at, s.ended_at, s.end_reason, s.total_seconds,
+    s.educational_seconds
+FROM (
+    SELECT *
+    FROM viewing_sessions
+    WHERE profile_id = %(profile_id)s::uuid
+        AND started_at >= %(last_at)s::timestamptz
+        AND (started_at, id) > (%(last_at)s::timestamptz, %(last_id)s::uuid)
+    ORDER BY started_at, id
+    LIMIT %(size)s::integer
+) AS s
+JOIN titles AS t ON t.id = s.title_id
+ORDER BY s.started_at, s.id
+"""
+
 #: The database's clock.
 CLOCK = "SELECT clock_timestamp()"

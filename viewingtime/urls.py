@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from viewingtime import views
+from viewingtime import data_views, views
 
 urlpatterns = [
     path("viewing-time/heartbeat", views.HeartbeatView.as_view(), name="heartbeat"),
@@ -38,4 +38,11 @@ urlpatterns = [
         views.WeeklyReportView.as_view(),
         name="weekly-report",
     ),
+    path(
+        "auth/profiles/<id:profile_id>/erase",
+        data_views.EraseProfileView.as_view(),
+        name="erase-profile",
+    ),
+    path("account/erase", data_views.EraseAccountView.as_view(), name="erase-account"),
+    path("account/export", data_views.ExportView.as_view(), name="export"),
 ]

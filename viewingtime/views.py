@@ -300,7 +300,7 @@ class GrantView(BoundedView):
         key = idempotency.key_of(
             request,
             account_id=caller.account_id,
-            route=f"grant {profile_id}",
+            route=grants.route(profile_id),
             body={k: v for k, v in body_of(request).items() if k not in {"pin", "pin_token"}},
         )
         granted = None if key is None else grants.kept_grant(key)

@@ -43,7 +43,7 @@ def test_support_sees_everything_of_ours_and_changes_nothing() -> None:
     ours = Permission.objects.filter(
         content_type__app_label__in=LABELS, codename__startswith="view_"
     )
-    hidden = {"idempotencykey", "ratelimitwindow", "usedpintoken"}
+    hidden = {"erasure", "idempotencykey", "ratelimitwindow", "usedpintoken"}
     expected = {
         f"{right.content_type.app_label}.{right.codename}"
         for right in ours.select_related("content_type")

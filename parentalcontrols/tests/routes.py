@@ -112,6 +112,9 @@ BODIES: dict[tuple[str, str], Callable[[Cast], Any]] = {
     ("heartbeat", "POST"): _beat,
     ("heartbeats", "POST"): lambda cast: {"heartbeats": [_beat(cast)]},
     ("end-session", "POST"): lambda cast: None,
+    ("erase-profile", "POST"): lambda cast: {"pin_token": None},
+    ("erase-account", "POST"): lambda cast: {"password": PASSWORD, "pin_token": None},
+    ("export", "GET"): lambda cast: None,
 }
 
 

@@ -245,6 +245,44 @@ HEARTBEAT: dict[str, Check] = {
     "next_heartbeat_seconds": whole,
 }
 END: dict[str, Check] = {"session_id": uuid, "total_seconds": seconds, "ended_at": moment}
+EXPORT: dict[str, Check] = {
+    "format": one_of("viewing-time-export/1"),
+    "exported_at": moment,
+    "account": lambda value: isinstance(value, dict),
+    "pin": nullable(lambda value: isinstance(value, dict)),
+    "log_ins": lambda value: isinstance(value, list),
+    "audit": lambda value: isinstance(value, list),
+    "profiles": lambda value: isinstance(value, list),
+}
+EXPORT_PROFILE: dict[str, Check] = {
+    **PROFILE,
+    "created_at": moment,
+    "config": nullable(lambda value: isinstance(value, dict)),
+    "balances": lambda value: isinstance(value, list),
+    "grants": lambda value: isinstance(value, list),
+    "sessions": lambda value: isinstance(value, list),
+}
+EXPORT_SESSION: dict[str, Check] = {
+    "session_id": uuid,
+    "title_id": uuid,
+    "title_name": text,
+    "device_id": text,
+    "device_type": one_of("tv", "mobile", "tablet", "web"),
+    "is_educational": flag,
+    "reset_date": day,
+    "started_at": moment,
+    "last_heartbeat_at": moment,
+    "paused_at": nullable(moment),
+    "ended_at": nullable(moment),
+    "end_reason": nullable(text),
+    "total_seconds": seconds,
+    "educational_seconds": seconds,
+}
+RECEIPT: dict[str, Check] = {
+    "receipt_id": uuid,
+    "erased_at": moment,
+    "deleted": lambda value: all(whole(count) for count in value.values()),
+}
 PROBLEM_DOCUMENT: dict[str, Check] = {
     "type": text,
     "title": text,
@@ -270,6 +308,7 @@ TESTED = {
     *(("balance", "GET"), ("playback-eligible", "GET")),
     *(("history", "GET"), ("weekly-report", "GET")),
     *(("heartbeat", "POST"), ("heartbeats", "POST"), ("end-session", "POST")),
+    *(("export", "GET"), ("erase-profile", "POST"), ("erase-account", "POST")),
 }
 
 
@@ -352,6 +391,9 @@ def test_every_route_is_tested_here() -> None:
         "POST /viewing-time/heartbeat",
         "POST /viewing-time/heartbeats",
         "POST /viewing-time/session/{session_id}/end",
+        "GET /account/export",
+        "POST /account/erase",
+        "POST /auth/profiles/{profile_id}/erase",
     }
 
 
@@ -845,6 +887,32 @@ def test_a_players_evening(home: Home) -> None:
     assert found["used_minutes"] < 1
     after = home.ask("POST", "/viewing-time/heartbeat", paused)
     assert (after["enforcement"], after["reason"]) == ("blocked", "session_ended")
+
+
+def test_export_and_erasure(home: Home) -> None:
+    cast = home.cast
+    cast.phone.beat(cast.child, cast.cartoon)
+    found = home.ask("GET", "/account/export")
+    assert_shape(found, EXPORT)
+    for profile in found["profiles"]:
+        assert_shape(profile, EXPORT_PROFILE)
+    assert_shape(found["profiles"][0]["sessions"][0], EXPORT_SESSION)
+
+    receipt = home.ask("POST", f"/auth/profiles/{cast.child.id}/erase", {})
+    assert_shape(receipt, RECEIPT)
+    assert receipt["deleted"].items() >= {"profiles": 1, "sessions": 1, "balances": 1}.items()
+    foreign = f"/auth/profiles/{cast.foreign_child.id}/erase"
+    home.refused("POST", foreign, {}, status=404, code="not_found")
+
+    erase = "/account/erase"
+    home.refused("POST", erase, {"password": "?"}, status=403, code="incorrect_password")
+    set_pin(cast.parent)
+    home.refused("POST", erase, {"password": PASSWORD}, status=403, code="pin_required")
+    token = home.ask("POST", "/parental-controls/pin/verify", {"pin": PIN})["pin_token"]
+    receipt = home.ask("POST", erase, {"password": PASSWORD, "pin_token": token})
+    assert_shape(receipt, RECEIPT)
+    assert receipt["deleted"].items() >= {"accounts": 1, "profiles": 2, "pins": 1}.items()
+    home.refused("GET", "/auth/me", None, status=401, code="not_authenticated")
 
 
 def test_the_pages_beside_the_api(home: Home) -> None:

@@ -64,6 +64,9 @@ DECIDED: dict[tuple[str, str], str] = {
     ("heartbeat", "POST"): OWN,
     ("heartbeats", "POST"): OWN,
     ("end-session", "POST"): OWN,
+    ("erase-profile", "POST"): PARENT,
+    ("erase-account", "POST"): PARENT,
+    ("export", "GET"): PARENT,
 }
 #: What is served beside the API, but for the admin's pages.
 BESIDE = {"", "api/docs", "api/docs/", "api/schema/", "livez", "readyz", "metrics"}

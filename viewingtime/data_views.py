@@ -1,0 +1,118 @@
+"""The endpoints of data protection: a household's data as a file, and their erasure."""
+
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+from django.http import HttpResponse, StreamingHttpResponse
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import extend_schema
+from rest_framework import serializers
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from parentalcontrols import accounts, profiles, ratelimits
+from parentalcontrols.fields import StrictCharField
+from parentalcontrols.ratelimits import Subject
+from parentalcontrols.views import BoundedView, account_of, actor_of, caller_of
+from viewingtime import erasure, exports
+
+_JSON = "application/json"
+
+
+class ErasureRequestSerializer(serializers.Serializer[Any]):
+    """The PIN token, once the account has a PIN."""
+
+    pin_token = StrictCharField(
+        max_length=4096, required=False, allow_null=True, default=None, write_only=True
+    )
+
+
+class AccountErasureRequestSerializer(ErasureRequestSerializer):
+    """The account's password once more, too."""
+
+    password = StrictCharField(min_length=1, max_length=128, trim_whitespace=False, write_only=True)
+
+
+class ReceiptSerializer(serializers.Serializer[Any]):
+    """That something was erased."""
+
+    receipt_id = serializers.UUIDField(source="id")
+    erased_at = serializers.DateTimeField()
+    deleted = serializers.DictField(
+        child=serializers.IntegerField(), help_text="how many of each kind"
+    )
+
+
+class ExportView(BoundedView):
+    """Everything that is stored of the household, as a file."""
+
+    database_seconds = exports.SECONDS
+
+    @extend_schema(operation_id="export_account", responses={200: OpenApiTypes.OBJECT})
+    def get(self, request: Request) -> StreamingHttpResponse:
+        account_id = caller_of(request).account_id
+        with exports.turn():
+            ratelimits.guess(Subject("EXPORT", str(account_id)))
+            found = exports.export(account_id)
+        headers = {**self._headers(), "Content-Length": str(found.size)}
+        return StreamingHttpResponse(found.parts(), content_type=_JSON, headers=headers)
+
+    def head(self, request: Request) -> HttpResponse:
+        """Reads nothing, and is no export that counts."""
+        return HttpResponse(content_type=_JSON, headers=self._headers())
+
+    def _headers(self) -> dict[str, str]:
+        name = f"viewing-time-{datetime.now(UTC).date()}.json"
+        return {
+            "Content-Disposition": f'attachment; filename="{name}"',
+            "Cache-Control": "no-store",
+        }
+
+
+class EraseProfileView(BoundedView):
+    """The end of a profile and of all that is stored of it."""
+
+    database_seconds = erasure.SECONDS
+
+    @extend_schema(
+        operation_id="erase_profile", request=ErasureRequestSerializer, responses=ReceiptSerializer
+    )
+    def post(self, request: Request, profile_id: UUID) -> Response:
+        profile = profiles.owned(caller_of(request), profile_id)
+        body = ErasureRequestSerializer(data=request.data)
+        body.is_valid(raise_exception=True)
+        receipt = erasure.erase_profile(
+            profile_id=profile.id,
+            account_id=profile.account_id,
+            actor=actor_of(request),
+            **body.validated_data,
+        )
+        return Response(ReceiptSerializer(receipt).data)
+
+
+class EraseAccountView(BoundedView):
+    """The end of a household and of all that is stored of it."""
+
+    database_seconds = erasure.SECONDS
+
+    @extend_schema(
+        operation_id="erase_account",
+        request=AccountErasureRequestSerializer,
+        responses=ReceiptSerializer,
+    )
+    def post(self, request: Request) -> Response:
+        body = AccountErasureRequestSerializer(data=request.data)
+        body.is_valid(raise_exception=True)
+        account = account_of(request)
+        accounts.confirm(
+            account,
+            password=body.validated_data["password"],
+            address=ratelimits.client_address(request),
+        )
+        receipt = erasure.erase_account(
+            account_id=account.id,
+            actor=actor_of(request),
+            pin_token=body.validated_data["pin_token"],
+        )
+        return Response(ReceiptSerializer(receipt).data)
