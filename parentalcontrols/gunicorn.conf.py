@@ -6,6 +6,7 @@ each worker and not before the fork: a connection opened in the master would be 
 """
 
 import os
+import resource
 import signal
 import subprocess  # nosec B404
 import sys
@@ -42,7 +43,13 @@ if os.environ.get("WORKER_CLASS", "gevent") == "gevent":
     worker_class = "parentalcontrols.worker.Worker"
 else:
     worker_class = "gthread"
-worker_connections = 4096
+worker_connections = int(os.environ.get("WORKER_CONNECTIONS", "4096"))
+# Each is a file; the usual limit of a shell is 1024. The rest is for the servers and modules.
+_soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+_files = worker_connections + 512
+_files = _files if _hard == resource.RLIM_INFINITY else min(_files, _hard)
+if _soft != resource.RLIM_INFINITY and _soft < _files:
+    resource.setrlimit(resource.RLIMIT_NOFILE, (_files, _hard))
 workers = int(os.environ.get("WORKERS", "2"))
 threads = int(os.environ.get("THREADS", "16"))
 preload_app = False

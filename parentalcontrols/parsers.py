@@ -1,6 +1,7 @@
 """How request bodies are read: JSON objects only, bounded, and nothing that JSON does not know."""
 
 from collections.abc import Mapping
+from io import BytesIO
 from typing import IO, Any
 
 import msgspec
@@ -15,18 +16,64 @@ from parentalcontrols.problems import Problem
 
 
 def read_body(stream: IO[bytes] | None, content_length: str | None) -> bytes:
-    """The body, at most `MAX_BODY_BYTES` of it; more is a 413, whatever its length claims."""
+    """The body, at most `MAX_BODY_BYTES` of it; more is a 413, whatever its length claims.
+
+    One that does not come in time is a 408, any other that cannot be read a 400.
+    """
     limit = settings.MAX_BODY_BYTES
-    if content_length and content_length.isdecimal() and int(content_length) > limit:
+    told = int(content_length) if content_length and content_length.isdecimal() else None
+    if told is not None and told > limit:
         raise Problem(413)
     try:
         body = stream.read(limit + 1) if stream is not None else b""
-    except Exception:
+    except Exception as error:
+        # Django tells a stream's error as the cause of its own.
+        if isinstance(error, TimeoutError) or isinstance(error.__cause__, TimeoutError):
+            raise Problem(408) from None
         # The client went away, or its chunks are none: each server has its own errors for that.
         raise ParseError("The request's body cannot be read.") from None
     if len(body) > limit:
         raise Problem(413)
+    if told is not None and len(body) < told:
+        # Its end is missing, even if what came is JSON (RFC 9112 section 8).
+        raise ParseError("The request's body is shorter than its length.")
     return body
+
+
+class _Unreadable:
+    """A body whose reading failed. A server's own stream would be at its end the next time, as if
+    what had come by then were all.
+    """
+
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
+    def read(self, size: int = -1) -> bytes:
+        raise self._error
+
+    def readline(self, size: int = -1) -> bytes:
+        raise self._error
+
+
+def read_ahead(environ: dict[str, Any]) -> None:
+    """Reads a body before a request begins, which then holds nothing while a client sends.
+
+    One that is too long, or cannot be read, is left for `read_body` to refuse.
+    """
+    most: int = settings.MAX_BODY_BYTES
+    length: str = environ.get("CONTENT_LENGTH") or ""
+    if length.isdecimal() and len(length) < 12:
+        size = int(length)
+    elif not length and environ.get("wsgi.input_terminated"):
+        size = most + 1
+    else:
+        return
+    if size > most + 1 or isinstance(environ["wsgi.input"], BytesIO):
+        return
+    try:
+        environ["wsgi.input"] = BytesIO(environ["wsgi.input"].read(size))
+    except Exception as error:
+        environ["wsgi.input"] = _Unreadable(error)
 
 
 def decode_object(body: bytes) -> dict[str, Any]:

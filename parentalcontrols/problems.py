@@ -43,6 +43,7 @@ _SENTENCES = {
     404: ("not_found", "There is no such thing here."),
     405: ("method_not_allowed", "This method is not allowed here."),
     406: ("not_acceptable", "The answer is not available in the asked form."),
+    408: ("request_timeout", "The request's body did not come in time."),
     413: ("body_too_large", "The request's body is too large."),
     415: ("unsupported_media_type", "The request's body must be application/json."),
     429: ("too_many_requests", "Too many requests; try again later."),

@@ -36,6 +36,7 @@ _MEANINGS = {
     "401": "no token, or one that is not good",
     "403": "refused: a parent's token, or the right PIN or password, is needed",
     "404": "not there, or not yours",
+    "408": "the body did not come in time",
     "413": "the body is too large",
     "415": "the body is not JSON",
     "429": "too many guesses, or exports",
@@ -120,7 +121,7 @@ class ProblemAwareSchema(AutoSchema):
     def _problem_statuses(self) -> set[str]:
         statuses = {"503"}
         if self.get_request_serializer() is not None:
-            statuses |= {"400", "413", "415"}
+            statuses |= {"400", "408", "413", "415"}
         if self.get_override_parameters():
             statuses |= {"400"}
         if self.get_auth() or self.path.endswith(("/login", "/refresh")):

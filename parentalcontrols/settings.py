@@ -428,6 +428,10 @@ SPECTACULAR_SETTINGS = {
 # The longest request body, in bytes: a batch of 500 heartbeats needs about 200 kB.
 MAX_BODY_BYTES = _number("MAX_BODY_BYTES", 1024 * 1024, least=65536, most=16 * 1024 * 1024)
 DATA_UPLOAD_MAX_MEMORY_SIZE = MAX_BODY_BYTES
+# How long a client may take for a request's head, for its body, and for each 64 KiB of an answer
+# (parentalcontrols.worker), in seconds; and how many connections a process has at most.
+CLIENT_SECONDS = _number("CLIENT_SECONDS", 20, least=1, most=300)
+WORKER_CONNECTIONS = _number("WORKER_CONNECTIONS", 4096, least=16, most=100_000)
 
 CORS_ALLOWED_ORIGINS = _origins("CORS_ALLOWED_ORIGINS")
 CORS_ALLOW_HEADERS = ["authorization", "content-type", "idempotency-key", "x-request-id"]

@@ -1,12 +1,14 @@
-"""gunicorn's gevent worker, with one write an answer and a stop that waits for nobody idle."""
+"""gunicorn's gevent worker: one write an answer, a stop that waits for nobody idle, and clients
+that have so long for what they send and take.
+"""
 
-import contextlib
-import socket
+import errno
 import time
-from types import TracebackType
-from typing import Any, Final, Self
+from contextlib import AbstractContextManager, nullcontext, suppress
+from typing import Any, Final
 
 import gevent
+from gevent import socket
 from gunicorn.workers.ggevent import GeventWorker
 
 #: Seconds that connections without a request stay open when the worker is to stop: a player that
@@ -16,15 +18,100 @@ LINGER_SECONDS: Final = 1.0
 _REHEARSAL_SECONDS: Final = 2.0
 #: Bytes of an answer that are held back to be sent with the rest.
 _MOST_HELD: Final = 65536
+#: Bytes of an answer that a client has to take within its time.
+_PIECE: Final = 65536
+#: Of all connections that a worker may have, the part that may wait for a request.
+_WAITING_SHARE: Final = 0.9
+
+
+class SlowClient(TimeoutError):
+    """The client did not send its request's body in time."""
+
+
+class _Client:
+    """A client's socket, whose other end has `seconds` for a head, a body, or a piece of an answer.
+
+    In between it may be silent for as long as a connection is kept alive.
+    """
+
+    __slots__ = ("_deadline", "_keepalive", "_request", "_seconds", "_sock")
+
+    def __init__(self, sock: Any, *, seconds: float, keepalive: float) -> None:
+        self._sock = sock
+        self._seconds = seconds
+        self._keepalive = keepalive
+        self._request: Any = None
+        self._deadline: float | None = None
+
+    def begin(self, request: Any) -> None:
+        """A request's head has come; what is received now is its body."""
+        self._request = request
+        self._deadline = time.monotonic() + self._seconds
+
+    def end(self) -> None:
+        """A request was answered; what is received now is the next one's head."""
+        self._request = None
+        self._deadline = None
+
+    def recv(self, size: int) -> bytes:
+        """Raises `SlowClient` within a body, else answers nothing, once the time is over."""
+        left = self._keepalive
+        if self._deadline is not None:
+            left = self._deadline - time.monotonic()
+        try:
+            if left <= 0:
+                raise TimeoutError
+            self._sock.settimeout(left)
+            data: bytes = self._sock.recv(size)
+        except TimeoutError:
+            if self._request is None:
+                return b""
+            self._request.force_close()
+            raise SlowClient from None
+        except OSError as error:
+            # How gevent tells of `hang_up`.
+            if error.errno == errno.EBADF and self._request is None:
+                return b""
+            raise
+        if self._deadline is None:
+            self._deadline = time.monotonic() + self._seconds
+        return data
+
+    def sendall(self, data: bytes) -> None:
+        """Raises `ConnectionResetError` where a piece is not taken in time."""
+        rest = memoryview(data)
+        try:
+            while rest:
+                self._sock.settimeout(self._seconds)
+                self._sock.sendall(rest[:_PIECE])
+                rest = rest[_PIECE:]
+        except TimeoutError:
+            raise ConnectionResetError(errno.ECONNRESET, "a client does not read") from None
+
+    def sendfile(self, *args: Any, **kwargs: Any) -> Any:
+        """The same for a file."""
+        self._sock.settimeout(self._seconds)
+        try:
+            return self._sock.sendfile(*args, **kwargs)
+        except TimeoutError:
+            raise ConnectionResetError(errno.ECONNRESET, "a client does not read") from None
+
+    def hang_up(self) -> None:
+        """Lets a wait for a request end; one that is there already is still answered."""
+        with suppress(OSError):
+            self._sock.shutdown(socket.SHUT_RD)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._sock, name)
 
 
 class _OneWrite:
     """A client's socket that keeps what is sent until `flush`: headers and body in one packet."""
 
-    __slots__ = ("_held", "_size", "_sock")
+    __slots__ = ("_client", "_held", "_size")
 
-    def __init__(self, sock: Any) -> None:
-        self._sock = sock
+    def __init__(self, client: _Client) -> None:
+        self._client = client
         self._held: list[bytes] = []
         self._size = 0
 
@@ -36,79 +123,77 @@ class _OneWrite:
 
     def sendfile(self, *args: Any, **kwargs: Any) -> Any:
         self.flush()
-        return self._sock.sendfile(*args, **kwargs)
+        return self._client.sendfile(*args, **kwargs)
 
     def flush(self) -> None:
         if self._held:
             data = b"".join(self._held)
             self._held.clear()
             self._size = 0
-            self._sock.sendall(data)
+            self._client.sendall(data)
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._sock, name)
-
-
-class _Idle:
-    """The wait for the next request on a connection: over after so many seconds, or at a stop."""
-
-    __slots__ = ("_greenlet", "_timeout", "_worker")
-
-    def __init__(self, worker: "Worker") -> None:
-        self._worker = worker
-        self._greenlet = gevent.getcurrent()
-        self._timeout = gevent.Timeout.start_new(
-            worker.cfg.keepalive if worker.alive else LINGER_SECONDS
-        )
-
-    def __enter__(self) -> Self:
-        self._worker.idle[self._greenlet] = self._timeout
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> bool:
-        del self._worker.idle[self._greenlet]
-        self._timeout.close()
-        return error is self._timeout
+        return getattr(self._client, name)
 
 
 class Worker(GeventWorker):  # type: ignore[misc]
     """One process of greenlets. On a stop requests under way are finished and answered.
 
     gunicorn's own would wait `graceful_timeout` for every connection that a player keeps open
-    between two beats.
+    between two beats, and without end for a client that sends or reads byte by byte.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.idle: dict[gevent.Greenlet, gevent.Timeout] = {}
+        self._client_seconds = 0.0
+        self._most_waiting = max(1, int(self.worker_connections * _WAITING_SHARE))
+        #: Connections without a request, the one that waits longest first.
+        self.waiting: dict[_Client, None] = {}
 
     def rehearse(self) -> None:
         """Answers a request that nobody sent: what reads and writes HTTP is made on first use."""
         client, served = socket.socketpair()
         client.settimeout(_REHEARSAL_SECONDS)
-        with client, contextlib.suppress(OSError):
+        with client, suppress(OSError):
             client.sendall(b"GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
             answering = gevent.spawn(self.handle, self.sockets[0], served, ("127.0.0.1", 0))
             while client.recv(_MOST_HELD):
                 pass
             answering.join(_REHEARSAL_SECONDS)
 
-    def timeout_ctx(self) -> _Idle:
-        return _Idle(self)
+    def timeout_ctx(self) -> AbstractContextManager[None]:
+        """Nothing: a `_Client` keeps the time itself."""
+        return nullcontext()
 
-    def handle_request(self, listener_name: Any, req: Any, sock: Any, addr: Any) -> None:
+    def handle(self, listener: Any, client: Any, addr: Any) -> None:
+        """Serves a connection; where too many wait for a request the oldest has to go."""
+        if len(self.waiting) >= self._most_waiting:
+            oldest = next(iter(self.waiting))
+            del self.waiting[oldest]
+            oldest.hang_up()
+        known = _Client(client, seconds=self._client_seconds, keepalive=self.cfg.keepalive)
+        self.waiting[known] = None
+        try:
+            super().handle(listener, known, addr)
+        finally:
+            self.waiting.pop(known, None)
+
+    def handle_request(self, listener_name: Any, req: Any, sock: _Client, addr: Any) -> None:
+        self.waiting.pop(sock, None)
+        sock.begin(req)
         client = _OneWrite(sock)
         try:
             super().handle_request(listener_name, req, client, addr)
         finally:
             client.flush()
+            sock.end()
+            self.waiting[sock] = None
 
     def run(self) -> None:
+        # Not before: the master, too, imports this module, and must not load the settings.
+        from django.conf import settings
+
+        self._client_seconds = float(settings.CLIENT_SECONDS)
         gevent.spawn(self._close_idle)
         super().run()
 
@@ -119,6 +204,6 @@ class Worker(GeventWorker):  # type: ignore[misc]
         gevent.sleep(LINGER_SECONDS)
         deadline = time.monotonic() + self.cfg.graceful_timeout
         while time.monotonic() < deadline:
-            for greenlet, timeout in list(self.idle.items()):
-                greenlet.kill(timeout, block=False)
+            for client in list(self.waiting):
+                client.hang_up()
             gevent.sleep(0.2)

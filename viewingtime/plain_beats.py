@@ -53,13 +53,14 @@ def answer(environ: dict[str, Any], start_response: StartResponse) -> Iterable[b
     is_batch = PATHS.get(environ["PATH_INFO"])
     if is_batch is None or not _is_plain(environ):
         return None
+    length = int(environ["CONTENT_LENGTH"])
     try:
-        body = environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"]))
+        body = environ["wsgi.input"].read(length)
     except Exception:
         # The client went away, or sends nonsense: each server has its own errors for that.
         return None
     environ["wsgi.input"] = io.BytesIO(body)
-    beats = decode_heartbeats(body, is_batch=is_batch)
+    beats = decode_heartbeats(body, is_batch=is_batch) if len(body) == length else None
     if beats is None:
         return None
     token = request_ids.begin(environ.get("HTTP_X_REQUEST_ID"))

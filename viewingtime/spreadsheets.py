@@ -12,6 +12,7 @@ from io import StringIO
 from typing import Any
 from uuid import UUID
 
+from django.db import connection
 from django.http import HttpRequest, StreamingHttpResponse
 
 from parentalcontrols.postgresql import deadline
@@ -140,9 +141,19 @@ def _file(
 
 
 def _lines(columns: Sequence[str], parts: Iterable[Iterable[Sequence[Any]]]) -> Iterator[bytes]:
-    yield ("\N{BYTE ORDER MARK}" + _table([columns])).encode()
+    head = ("\N{BYTE ORDER MARK}" + _table([columns])).encode()
+    _leave_the_database()
+    yield head
     for part in parts:
-        yield _table(part).encode()
+        rows = _table(part).encode()
+        _leave_the_database()
+        yield rows
+
+
+def _leave_the_database() -> None:
+    """Gives the connection back to its pool: a client that reads slowly keeps nobody from it."""
+    if connection.settings_dict.get("POOL"):
+        connection.close()
 
 
 def _table(rows: Iterable[Sequence[Any]]) -> str:

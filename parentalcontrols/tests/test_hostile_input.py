@@ -168,6 +168,18 @@ def test_a_length_that_lies_is_a_bad_request(cast: Cast, length: str) -> None:
 
 
 @pytest.mark.parametrize("route", WITH_BODY, ids=str)
+def test_a_body_whose_end_is_missing_is_refused_even_if_it_is_json(
+    cast: Cast, route: Route
+) -> None:
+    path, body = route.path(own_ids(cast)), body_for(route, cast)
+    length = str(len(json.dumps(body)) + 1)
+    before = everything_stored()
+    answer = cast.phone.send(route.method, path, body, CONTENT_LENGTH=length)
+    assert_problem(answer, 400, "malformed")
+    assert everything_stored() == before
+
+
+@pytest.mark.parametrize("route", WITH_BODY, ids=str)
 def test_unknown_fields_are_ignored(cast: Cast, route: Route) -> None:
     body = body_for(route, cast) | {"id": 5, "is_staff": True, "__proto__": {}, "": None}
     assert send(cast, route, body=body).status_code in {200, 201}
