@@ -31,6 +31,7 @@ def test_take_them(live_server: LiveServer, cast: Cast) -> None:
             ("admin-metrics", f"{METRICS}?range=24h", (1280, 1800), "light"),
             ("admin-metrics-dark", f"{METRICS}?range=6h", (1280, 1800), "dark"),
             ("admin-metrics-phone", f"{METRICS}?range=1h", (390, 1600), "light"),
+            ("admin-indexes", f"{METRICS}indexes/", (1280, 1300), "light"),
             ("admin-child", child, (1280, 1300), "light"),
         ):
             browser.emulate(width=size[0], height=size[1], scheme=scheme)

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 from django.contrib.auth.models import Group
+from django.db import connection
 from pytest_django.live_server_helper import LiveServer
 from selenium.webdriver.common.keys import Keys
 
@@ -12,8 +13,12 @@ from adminmetrics.tests.browser import Browser, chromium
 from adminmetrics.tests.evening import fill
 from adminmetrics.tests.test_groups import make_groups
 from parentalcontrols.tests.cast import PASSWORD, Cast, make_account
+from viewingtime.models import ViewingSession
 
 METRICS = "/admin/adminmetrics/metricrollup/"
+INDEXES = METRICS + "indexes/"
+#: By how many pixels a page is wider than the window.
+OVERFLOW = "return document.documentElement.scrollWidth - document.documentElement.clientWidth"
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +78,7 @@ def test_every_page_of_the_admin_is_without_barriers_in_the_light_and_in_the_dar
         "/admin/password_change/",
     ]
     assert len(set(pages)) > 12
+    assert INDEXES in pages
     for scheme in ("light", "dark"):
         browser.emulate(scheme=scheme)
         for path in dict.fromkeys(pages):
@@ -187,16 +193,45 @@ def test_a_chart_is_read_by_keyboard_and_as_a_table(browser: Browser, cast: Cast
     assert len(browser.find_all('[data-chart="latency"] tbody tr')) == 60
 
 
-@pytest.mark.parametrize("path", ["/admin/", METRICS])
+@pytest.mark.parametrize("path", ["/admin/", METRICS, INDEXES])
 def test_on_a_phone_nothing_is_wider_than_the_screen(
     browser: Browser, cast: Cast, path: str
 ) -> None:
     fill(cast, hours=2)
     browser.emulate(width=375, height=800)
     browser.open(path)
-    overflow = "return document.documentElement.scrollWidth - document.documentElement.clientWidth"
-    assert browser.script(overflow) <= 0
+    assert browser.script(OVERFLOW) <= 0
     assert browser.barriers() == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_on_a_phone_findings_and_plans_scroll_in_themselves(
+    browser: Browser, cast: Cast, scheme: str
+) -> None:
+    index = "ix_vs_profile_started"
+    (declared,) = [one for one in ViewingSession._meta.indexes if one.name == index]
+    cast.phone.beat(cast.child, cast.cartoon)
+    with connection.schema_editor() as editor:
+        editor.remove_index(ViewingSession, declared)
+    try:
+        browser.emulate(width=375, height=800, scheme=scheme)
+        browser.open(INDEXES)
+        assert browser.text(".health-verdict").startswith("Not sound: ")
+        for summary in browser.find_all("details summary"):
+            summary.send_keys(Keys.ENTER)
+        browser.wait(lambda: all(plan.is_displayed() for plan in browser.find_all("details pre")))
+        assert any(
+            code.get_property("scrollWidth") > code.get_property("clientWidth")
+            for code in browser.find_all("pre")
+        )
+        assert browser.script(OVERFLOW) <= 0
+        assert browser.barriers() == []
+    finally:
+        with connection.schema_editor() as editor:
+            editor.add_index(ViewingSession, declared)
+    checked = browser.find(".metrics-filter [type=submit]")
+    checked.send_keys(Keys.ENTER)
+    browser.wait(lambda: browser.text(".health-verdict").startswith("Sound: "))
 
 
 def test_a_childs_day_is_drawn_against_its_limit(browser: Browser, cast: Cast) -> None:
