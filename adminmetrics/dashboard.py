@@ -121,7 +121,7 @@ CHARTS = (
 def page(wanted: Range, source: Source | None = None) -> dict[str, Any]:
     """Everything that the page of metrics shows, fit for JSON.
 
-    Hands over what this process counted first; raises database errors.
+    Hands over what this process counted first, if it can; raises database errors.
     """
     rollup.hand_over_now()
     service = queries.service(instance=source.instance if source else None)
