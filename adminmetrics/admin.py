@@ -100,10 +100,16 @@ class MetricsAdmin(ViewOnlyAdmin):
 class MetricProcessAdmin(ViewOnlyAdmin):
     """The processes that count, those that were heard of last first."""
 
+    change_list_template = "admin/adminmetrics/processes.html"
     # The table holds the processes of two days (`prune_metrics`).
     ordering = ("-seen_at", "id")
     list_display = ("instance", "worker", "started_at", "up_since", "seen_at", "ended_at")
     fields = (*list_display, "sequence", "gauges")
+
+    def changelist_view(
+        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        return super().changelist_view(request, {"title": "Worker processes"})
 
 
 def _told(chart: dashboard.Chart) -> dict[str, Any]:
