@@ -1,24 +1,29 @@
 """What the tests of every package share."""
 
-import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
 
+from adminmetrics.tests.programs import IS_CI, header, left_out
+
 if TYPE_CHECKING:
     from parentalcontrols.tests.cast import Cast
     from pins.tests.service import Service
 
 settings.register_profile("ci", derandomize=True, deadline=None)
-if os.environ.get("CI", "").lower() == "true":
+if IS_CI:
     settings.load_profile("ci")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     # A checkout has no collected static files; WhiteNoise finds them with their apps, and warns.
     config.addinivalue_line("filterwarnings", "ignore:No directory at:UserWarning")
+
+
+def pytest_report_header() -> str | None:
+    return header(left_out())
 
 
 @pytest.fixture

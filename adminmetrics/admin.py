@@ -1,16 +1,19 @@
-"""The pages of metrics for staff: the landing page, the charts, and the processes that count."""
+"""The pages of metrics for staff: the charts, the processes that count, and index health."""
 
 from datetime import timedelta
+from http import HTTPStatus
 from typing import Any
 
 from django.contrib import admin
 from django.core.exceptions import PermissionDenied
+from django.db import InterfaceError, OperationalError
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path
 from django.utils.timezone import now
+from django.views.decorators.http import require_safe
 
-from adminmetrics import dashboard, queries
+from adminmetrics import dashboard, index_audit, index_health, queries
 from adminmetrics.dashboard import DEFAULT_RANGE, RANGES, Range
 from adminmetrics.models import MetricProcess, MetricRollup
 from adminmetrics.pages import ViewOnlyAdmin
@@ -28,6 +31,11 @@ class MetricsAdmin(ViewOnlyAdmin):
         return [
             path("", view(self.changelist_view), name="adminmetrics_metricrollup_changelist"),
             path("data/", view(self.data), name="adminmetrics_metricrollup_data"),
+            path(
+                "indexes/",
+                view(require_safe(self.index_health)),
+                name="adminmetrics_index_health",
+            ),
         ]
 
     def changelist_view(
@@ -57,6 +65,28 @@ class MetricsAdmin(ViewOnlyAdmin):
         wanted, source = self._asked(request)
         return JsonResponse(dashboard.page(wanted, source))
 
+    def index_health(self, request: HttpRequest) -> HttpResponse:
+        """What `manage.py verify_indexes` tells, as of now; 503 where it cannot be told."""
+        if not self.has_view_permission(request):
+            raise PermissionDenied
+        context = {
+            **self.admin_site.each_context(request),
+            "title": "Index health",
+            "opts": self.opts,
+            "checked_at": f"{now():%Y-%m-%d %H:%M:%S} UTC",
+        }
+        status = HTTPStatus.OK
+        try:
+            report = index_audit.audit(seconds=index_health.PAGE_SECONDS)
+        except (OperationalError, InterfaceError) as error:
+            # The kind alone: a driver's message can hold addresses and values.
+            context["cause"] = type(error.__cause__ or error).__name__
+            status = HTTPStatus.SERVICE_UNAVAILABLE
+        else:
+            context |= index_health.page(report)
+        template = "admin/adminmetrics/index_health.html"
+        return TemplateResponse(request, template, context, status=status)
+
     def _asked(self, request: HttpRequest) -> tuple[Range, Source]:
         """What the address asks for; what it does not know is as if it was not asked for."""
         if not self.has_view_permission(request):
@@ -70,10 +100,16 @@ class MetricsAdmin(ViewOnlyAdmin):
 class MetricProcessAdmin(ViewOnlyAdmin):
     """The processes that count, those that were heard of last first."""
 
+    change_list_template = "admin/adminmetrics/processes.html"
     # The table holds the processes of two days (`prune_metrics`).
     ordering = ("-seen_at", "id")
     list_display = ("instance", "worker", "started_at", "up_since", "seen_at", "ended_at")
     fields = (*list_display, "sequence", "gauges")
+
+    def changelist_view(
+        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        return super().changelist_view(request, {"title": "Worker processes"})
 
 
 def _told(chart: dashboard.Chart) -> dict[str, Any]:

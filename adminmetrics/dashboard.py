@@ -77,7 +77,7 @@ CHARTS = (
         (("p50", "p50"), ("p95", "p95"), ("p99", "p99")),
         is_log=True,
     ),
-    Chart("heat", "Heartbeat latency, all of it", "ms", is_heat=True),
+    Chart("heat", "Heartbeats by latency", "ms", is_heat=True),
     Chart(
         "trips",
         "Database round trips per heartbeat",
@@ -121,7 +121,7 @@ CHARTS = (
 def page(wanted: Range, source: Source | None = None) -> dict[str, Any]:
     """Everything that the page of metrics shows, fit for JSON.
 
-    Hands over what this process counted first; raises database errors.
+    Hands over what this process counted first, if it can; raises database errors.
     """
     rollup.hand_over_now()
     service = queries.service(instance=source.instance if source else None)
@@ -174,7 +174,7 @@ def _tiles(
         Tile("p95", "Latency p95", _milliseconds(whole.quantile_ms(latency, 0.95)), in_range),
         Tile(
             "trips",
-            "Round trips per heartbeat",
+            "Round trips per beat",
             _number(whole.ratio(recorder.HEARTBEAT_ROUND_TRIPS, recorder.HEARTBEATS)),
             in_range,
         ),

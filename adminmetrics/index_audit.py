@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from time import monotonic
 from uuid import UUID
 
 from django.db import ProgrammingError, connection, transaction
@@ -72,14 +73,18 @@ class Report:
         return not self.findings
 
 
-def audit(*, profile_id: UUID | None = None) -> Report:
+def audit(*, profile_id: UUID | None = None, seconds: float | None = None) -> Report:
     """Compares the catalogue with the models and judges the plans of the service's queries.
 
     The queries are asked for `profile_id`, or for a profile that has many rows. All in one
     transaction that may only read and is rolled back. Raises `plans.UnknownProfile`, and database
-    errors as they are.
+    errors as they are. No statement takes longer than `seconds`; queries that are not run by then
+    are planned alone.
     """
+    until = None if seconds is None else monotonic() + seconds
     with transaction.atomic():
+        if seconds is not None:
+            plans.limit_statements(seconds)
         with connection.cursor() as cursor:
             cursor.execute("SET TRANSACTION READ ONLY")
             cursor.execute("SHOW server_version")
@@ -96,7 +101,7 @@ def audit(*, profile_id: UUID | None = None) -> Report:
         queries: list[JudgedQuery] = []
         if len(tables) == len(declared):
             try:
-                queries, asked = _judged(profile_id, tables, found)
+                queries, asked = _judged(profile_id, tables, found, until)
                 profile_id = profile_id or asked
             except ProgrammingError as error:
                 cause = f"Queries were not planned: {str(error).splitlines()[0]}."
@@ -123,14 +128,17 @@ def audit(*, profile_id: UUID | None = None) -> Report:
 
 
 def _judged(
-    profile_id: UUID | None, tables: Mapping[str, Table], found: Iterable[Found]
+    profile_id: UUID | None,
+    tables: Mapping[str, Table],
+    found: Iterable[Found],
+    until: float | None,
 ) -> tuple[list[JudgedQuery], UUID | None]:
     """The judgement of each query, and for which profile they were asked."""
     standing = {one.what.name for one in found if isinstance(one.what, Index) and one.is_valid}
     with transaction.atomic():
         queries = plans.audited_queries(profile_id)
         asked = next((query.profile_id for query in queries if query.profile_id), None)
-        return [plans.judge(query, tables, standing) for query in queries], asked
+        return [plans.judge(query, tables, standing, until=until) for query in queries], asked
 
 
 def _of_catalogue(
@@ -253,9 +261,16 @@ def _makes_superfluous(one: Found, others: Iterable[Found]) -> str | None:
         if is_longer and (other.is_unique or other.method != "btree"):
             continue
         start = replace(other, keys=other.keys[: len(index.keys)])
+        # Both are the catalogue's own words, which this role may not be able to have explained.
+        if _expressions(start) != _expressions(index):
+            continue
         if {told.aspect for told in differences(index, start)} <= _ENFORCING:
             return other.name
     return None
+
+
+def _expressions(index: Index) -> list[str | None]:
+    return [index.predicate, *(key.expression for key in index.keys)]
 
 
 def _of_plan(query: JudgedQuery) -> Finding:

@@ -8,6 +8,7 @@ anything of a password or a PIN.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 from uuid import UUID
 
@@ -243,6 +244,11 @@ def list_url(model: type[Model], **lookups: Any) -> str:
 def link(model: type[Model], pk: Any, text: object) -> str:
     """A link to an object's page."""
     return format_html('<a href="{}">{}</a>', change_url(model, pk), text)
+
+
+def moment(value: datetime) -> str:
+    """An instant in UTC, as the pages write it elsewhere."""
+    return f"{value:%Y-%m-%d %H:%M:%S}"
 
 
 def minutes(value: int | None) -> str:

@@ -8,6 +8,7 @@ planned and never run.
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from time import monotonic
 from typing import Any, Final, cast
 from uuid import UUID
 
@@ -107,16 +108,20 @@ def is_small(table: Table) -> bool:
 
 
 def judge(
-    query: AuditedQuery, tables: Mapping[str, Table], standing: Collection[str]
+    query: AuditedQuery,
+    tables: Mapping[str, Table],
+    standing: Collection[str],
+    *,
+    until: float | None = None,
 ) -> JudgedQuery:
     """Plans a query, runs it if it only reads, and says whether its indexes serve it.
 
-    `standing` are the names of all valid indexes. Inside a transaction; what it sets there it takes
-    back. A role that may not write gets the plan of the query's reading form, one that may not
-    read no judgement.
+    `standing` are the names of all valid indexes. Nothing is run on beyond `until`, an instant of
+    the monotonic clock. Inside a transaction; what it sets there it takes back. A role that may not
+    write gets the plan of the query's reading form, one that may not read no judgement.
     """
     try:
-        return _judged(query, tables, standing)
+        return _judged(query, tables, standing, until)
     except ProgrammingError as error:
         # Without the unique index that it counts on, an upsert cannot even be planned.
         reason = f"cannot be planned: {str(error).splitlines()[0]}"
@@ -124,10 +129,13 @@ def judge(
 
 
 def _judged(
-    query: AuditedQuery, tables: Mapping[str, Table], standing: Collection[str]
+    query: AuditedQuery,
+    tables: Mapping[str, Table],
+    standing: Collection[str],
+    until: float | None,
 ) -> JudgedQuery:
     statement, runs, remarks = query.statement, not query.writes, []
-    plan = _explained(statement, query.parameters, run=runs)
+    plan = _explained(statement, query.parameters, run=runs, until=until)
     if plan is None and query.reading is not None:
         statement, remarks = query.reading, ["planned without its locks: this role may not write"]
         plan = _explained(statement, query.parameters, run=False)
@@ -140,13 +148,15 @@ def _judged(
         access.table in small for access in wrong
     )
     if is_forced:
-        plan = _explained(statement, query.parameters, run=runs, is_forced=True) or plan
+        forced = _explained(statement, query.parameters, run=runs, until=until, is_forced=True)
+        plan = forced or plan
         wrong = _wrong(query, plan, small, standing)
     accesses = tuple(dict.fromkeys(_accesses(plan["Plan"])))
     root = plan["Plan"]
     is_run = "Actual Rows" in root
     if runs and not is_run:
-        remarks.append(f"stopped after {RUN_SECONDS} s")
+        is_late = until is not None and monotonic() >= until
+        remarks.append("stopped: the time was up" if is_late else f"stopped after {RUN_SECONDS} s")
     reasons = [
         f"reads {access} instead of {' or '.join(query.served_by[access.table])}"
         for access in wrong
@@ -178,16 +188,18 @@ def _explained(
     parameters: Mapping[str, Any] | Sequence[Any],
     *,
     run: bool,
+    until: float | None = None,
     is_forced: bool = False,
 ) -> dict[str, Any] | None:
     """PostgreSQL's plan, without figures if the run takes too long; None: the role may not."""
+    seconds = RUN_SECONDS if until is None else min(RUN_SECONDS, until - monotonic())
     try:
-        if run:
+        if run and seconds > 0:
             try:
                 return _plan(
                     _EXPLAIN_ANALYZE + statement,
                     parameters,
-                    seconds=RUN_SECONDS,
+                    seconds=seconds,
                     is_forced=is_forced,
                 )
             except OperationalError as error:
@@ -200,6 +212,14 @@ def _explained(
         raise
 
 
+def limit_statements(seconds: float) -> None:
+    """Lets no statement of the running transaction take longer."""
+    with connection.cursor() as cursor:
+        # 0 would be no limit at all.
+        timeout = ["statement_timeout", f"{max(1, round(seconds * 1000))}ms"]
+        cursor.execute("SELECT set_config(%s, %s, true)", timeout)
+
+
 def _plan(
     statement: str,
     parameters: Mapping[str, Any] | Sequence[Any],
@@ -210,8 +230,7 @@ def _plan(
     with transaction.atomic():
         with connection.cursor() as cursor:
             if seconds is not None:
-                timeout = ["statement_timeout", f"{seconds}s"]
-                cursor.execute("SELECT set_config(%s, %s, true)", timeout)
+                limit_statements(seconds)
             if is_forced:
                 cursor.execute("SET LOCAL enable_seqscan = off")
             cursor.execute(statement, cast(Any, parameters))

@@ -15,13 +15,14 @@ import logging
 import os
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from time import monotonic
 from typing import Any
 from uuid import UUID, uuid4
 
 from django.conf import settings
-from django.db import connection
+from django.db import DatabaseError, InterfaceError, connection
 
 from adminmetrics import recorder, sql
 from adminmetrics.recorder import Reading
@@ -215,10 +216,11 @@ def stop() -> None:
 
 
 def hand_over_now() -> None:
-    """What this process counted so far is in the roll-ups when this returns.
+    """What this process counted so far is in the roll-ups when this returns, where that works.
 
-    Not where another hand-over hangs: then the roll-ups are as old as they say. Raises database
-    errors.
+    It does not where another hand-over hangs, or the roll-ups cannot be written: then they are as
+    old as they say, which is worth more than no figures, and the thread tells of it.
     """
     if _reporter is not None:
-        _reporter.hand_over_for_request()
+        with suppress(DatabaseError, InterfaceError):
+            _reporter.hand_over_for_request()

@@ -31,6 +31,7 @@ from adminmetrics.pages import (
     link,
     list_url,
     minutes,
+    moment,
     update_and_log,
     yes_no,
 )
@@ -175,7 +176,7 @@ class AccountAdmin(HouseholdSearchMixin, ServedAdmin):
                     columns=("When", "What", "By", "Device"),
                     rows=[
                         (
-                            link(AuditEntry, entry.pk, entry.at),
+                            link(AuditEntry, entry.pk, moment(entry.at)),
                             entry.get_action_display(),
                             entry.get_actor_display(),
                             entry.device or "-",
@@ -260,7 +261,10 @@ def _pin_excerpt(account: Account) -> Excerpt:
     return Excerpt(
         heading="PIN",
         columns=("Changed", "State", "Wrong attempts"),
-        rows=[(link(Pin, pin.pk, pin.changed_at), pin.state, pin.failed_attempts) for pin in found],
+        rows=[
+            (link(Pin, pin.pk, moment(pin.changed_at)), pin.state, pin.failed_attempts)
+            for pin in found
+        ],
         empty="None set.",
     )
 
@@ -373,14 +377,7 @@ class ViewingTimeConfigAdmin(HouseholdSearchMixin, ViewOnlyAdmin):
     ordering = ("profile_id",)
     search_fields = ("profile__account__email",)
     search_help_text = "The household's whole e-mail, or the profile's id."
-    list_display = (
-        "child",
-        "weekday_limit_minutes",
-        "weekend_limit_minutes",
-        "reset_hour",
-        "timezone",
-        "educational_exempt",
-    )
+    list_display = ("child", "weekdays", "weekends", "starts_at", "timezone", "educational_exempt")
     fields = (
         "profile",
         "weekday_limit_minutes",
@@ -402,6 +399,18 @@ class ViewingTimeConfigAdmin(HouseholdSearchMixin, ViewOnlyAdmin):
     @admin.display(description="child")
     def child(self, config: ViewingTimeConfig) -> str:
         return config.profile.name
+
+    @admin.display(description="weekdays")
+    def weekdays(self, config: ViewingTimeConfig) -> str:
+        return minutes(config.weekday_limit_minutes)
+
+    @admin.display(description="weekends")
+    def weekends(self, config: ViewingTimeConfig) -> str:
+        return minutes(config.weekend_limit_minutes)
+
+    @admin.display(description="day starts at")
+    def starts_at(self, config: ViewingTimeConfig) -> str:
+        return f"{config.reset_hour:02}:00"
 
 
 @admin.register(Title)

@@ -22,6 +22,7 @@ from adminmetrics.pages import (
     link,
     list_url,
     minutes,
+    moment,
     yes_no,
 )
 from parentalcontrols.admin import ProfileAdmin as HouseholdProfileAdmin
@@ -111,9 +112,12 @@ class ViewingSessionAdmin(OneChildsAdmin):
         "ended_at",
         "end_reason",
         "reset_date",
-        "device_type",
-        "device_id",
+        "device",
     )
+
+    @admin.display(description="device")
+    def device(self, session: ViewingSession) -> str:
+        return f"{session.device_type} {session.device_id}"
 
     @admin.display(description="watched")
     def watched(self, session: ViewingSession) -> str:
@@ -298,7 +302,7 @@ def _latest_sessions(profile: Profile) -> Excerpt:
         ),
         rows=[
             (
-                link(ViewingSession, session.pk, f"{session.started_at:%Y-%m-%d %H:%M:%S}"),
+                link(ViewingSession, session.pk, moment(session.started_at)),
                 link(Title, session.title_id, session.title.title),
                 hours(session.total_seconds),
                 hours(session.educational_seconds),
@@ -339,7 +343,7 @@ def _latest_grants(profile: Profile) -> Excerpt:
         columns=("Granted", "Given", "From the parent's device", "Viewing day"),
         rows=[
             (
-                link(TimeGrant, grant.pk, f"{grant.granted_at:%Y-%m-%d %H:%M:%S}"),
+                link(TimeGrant, grant.pk, moment(grant.granted_at)),
                 minutes(grant.minutes),
                 yes_no(grant.is_remote),
                 grant.reset_date,

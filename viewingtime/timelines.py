@@ -17,6 +17,8 @@ LEFT, RIGHT, TOP, BOTTOM = 70, 925, 24, 165
 #: The strip of sessions below.
 STRIP, STRIP_HEIGHT = 185, 22
 _HOURS = 3
+#: What marks of amounts may be apart.
+_STEPS = [timedelta(minutes=minutes) for minutes in (10, 15, 30, 60, 120, 180, 360)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +110,7 @@ def timeline(
             _bar(session, x(session.starts_at), x(session.ends_at), zone) for session in sessions
         ],
         hours=_hours(day, x, zone),
-        heights=[Mark(y(most * share / 4), _told(most * share / 4)) for share in range(5)],
+        heights=[Mark(y(amount), _told(amount)) for amount in _heights(most)],
         used=" ".join(f"{a:g},{b:g}" for a, b in points),
         limit=None if allowed is None else Mark(y(allowed), f"limit {_told(allowed)}"),
         now=Mark(x(now), "now") if day.starts_at <= now < day.ends_at else None,
@@ -136,6 +138,12 @@ def _hours(day: ViewingDay, x: Callable[[datetime], float], zone: tzinfo) -> lis
         marks.append(Mark(x(at), f"{at.astimezone(zone):%H:%M}"))
         at += timedelta(hours=_HOURS)
     return marks
+
+
+def _heights(most: timedelta) -> list[timedelta]:
+    """Round amounts from nothing up to the most, six of them at the most."""
+    step = next((step for step in _STEPS if most <= 5 * step), most)
+    return [step * count for count in range(most // step + 1)]
 
 
 def _told(amount: timedelta) -> str:

@@ -14,7 +14,8 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.wait import WebDriverWait
 
-CHROMIUM, DRIVER = "/usr/bin/chromium", "/usr/bin/chromedriver"
+from adminmetrics.tests.programs import CHROMIUM, DRIVER, PACKAGES
+
 AXE = Path(__file__).parent / "vendor" / "axe" / "axe.min.js"
 #: Seconds after which a test gives up waiting; nothing is expected to take that long.
 LONG = 30
@@ -102,9 +103,7 @@ class Browser:
 def chromium(url: str) -> Iterator[Browser]:
     """A browser with an empty profile of its own; fails with a sentence where there is none."""
     for program in (CHROMIUM, DRIVER):
-        assert Path(program).exists(), (
-            f"{program} is missing: install Debian's chromium and chromium-driver."
-        )
+        assert Path(program).exists(), f"{program} is missing: install Debian's {PACKAGES}."
     with tempfile.TemporaryDirectory() as profile:
         options = webdriver.ChromeOptions()
         options.binary_location = CHROMIUM

@@ -6,6 +6,9 @@ import pytest
 
 from adminmetrics import recorder
 from adminmetrics.rollup import Reporter
+from adminmetrics.tests.programs import left_out
+
+collect_ignore = list(left_out())
 
 
 @pytest.fixture(autouse=True)

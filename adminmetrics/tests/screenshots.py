@@ -28,9 +28,10 @@ def test_take_them(live_server: LiveServer, cast: Cast) -> None:
         browser.sign_in(staff.email, PASSWORD)
         for name, path, size, scheme in (
             ("admin-home", "/admin/", (1280, 900), "light"),
-            ("admin-metrics", f"{METRICS}?range=24h", (1280, 1800), "light"),
-            ("admin-metrics-dark", f"{METRICS}?range=6h", (1280, 1800), "dark"),
+            ("admin-metrics", f"{METRICS}?range=24h", (1280, 1360), "light"),
+            ("admin-metrics-dark", f"{METRICS}?range=6h", (1280, 1360), "dark"),
             ("admin-metrics-phone", f"{METRICS}?range=1h", (390, 1600), "light"),
+            ("admin-indexes", f"{METRICS}indexes/", (1280, 1300), "light"),
             ("admin-child", child, (1280, 1300), "light"),
         ):
             browser.emulate(width=size[0], height=size[1], scheme=scheme)

@@ -1,19 +1,29 @@
 """The admin in a real browser: every page, live figures, no barrier, nothing its policy forbids."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import pytest
+from django.contrib import admin
 from django.contrib.auth.models import Group
+from django.db import connection
 from pytest_django.live_server_helper import LiveServer
+from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.keys import Keys
 
 from adminmetrics import dashboard, recorder, rollup
+from adminmetrics.models import MetricRollup
 from adminmetrics.tests.browser import Browser, chromium
 from adminmetrics.tests.evening import fill
 from adminmetrics.tests.test_groups import make_groups
+from parentalcontrols.models import Account
 from parentalcontrols.tests.cast import PASSWORD, Cast, make_account
+from viewingtime.models import ViewingSession
 
 METRICS = "/admin/adminmetrics/metricrollup/"
+INDEXES = METRICS + "indexes/"
+#: By how many pixels a page is wider than the window.
+OVERFLOW = "return document.documentElement.scrollWidth - document.documentElement.clientWidth"
 
 
 @pytest.fixture(scope="module")
@@ -51,45 +61,130 @@ def drawn(browser: Browser) -> set[str]:
     }
 
 
-def pages_of(browser: Browser) -> list[str]:
-    """Where the landing page leads to, and the pages of single objects behind that."""
-    browser.open("/admin/")
-    paths = {a.get_attribute("href") for a in browser.find_all("#content-main a, .metrics-now a")}
-    return sorted(path.removeprefix(browser.url) for path in paths if path)
+def everything(cast: Cast) -> list[str]:
+    """Every page of the admin: of each model that it knows the list and, of one row, the page."""
+    pages = ["/admin/", INDEXES, "/admin/password_change/", "/admin/password_change/done/"]
+    for model, model_admin in admin.site._registry.items():
+        options = model._meta
+        base = f"/admin/{options.app_label}/{options.model_name}/"
+        pages.append(base)
+        if model is MetricRollup:
+            continue
+        if getattr(model_admin, "must_choose", False):
+            (lookup,) = model_admin.lookups
+            pages.append(f"{base}?{lookup}={(cast.parent, cast.child)['profile' in lookup].pk}")
+        row = model._default_manager.order_by("pk").last()
+        assert row is not None, f"no row of {model} to look at"
+        pages += [f"{base}{row.pk}/change/", f"{base}{row.pk}/history/"]
+        if model_admin.has_add_permission(AnyRequest(cast.staff)):
+            pages.append(f"{base}add/")
+    child = f"/admin/parentalcontrols/profile/{cast.child.pk}/change/"
+    return [*dict.fromkeys([*pages, child])]
 
 
-def test_every_page_of_the_admin_is_without_barriers_in_the_light_and_in_the_dark(
-    browser: Browser, cast: Cast
-) -> None:
+@dataclass
+class AnyRequest:
+    """As much of a request as tells who asks."""
+
+    user: Account
+
+
+@pytest.fixture
+def root(browser: Browser, cast: Cast) -> Browser:
+    """Signed in as a superuser, with something to see on every page."""
     fill(cast, hours=2)
+    cast.anonymous.post("/auth/login", {"email": cast.parent.email, "password": PASSWORD})
+    path = f"/parental-controls/profiles/{cast.child.pk}/viewing-time/grant"
+    assert cast.phone.post(path, {"minutes": 15}).status_code == 200
+    Account.objects.filter(pk=cast.staff.pk).update(is_superuser=True)
+    cast.staff.refresh_from_db()
+    browser.driver.delete_all_cookies()
+    browser.sign_in(cast.staff.email, PASSWORD)
+    return browser
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_page_of_the_admin_is_without_barriers(
+    root: Browser, cast: Cast, scheme: str
+) -> None:
+    pages = everything(cast)
+    assert len(pages) > 35
+    root.emulate(scheme=scheme)
     found = {}
-    pages = [
-        "/admin/",
-        *pages_of(browser),
-        f"/admin/parentalcontrols/account/{cast.parent.pk}/change/",
-        f"/admin/parentalcontrols/profile/{cast.child.pk}/change/",
-        f"/admin/parentalcontrols/title/{cast.cartoon.pk}/change/",
-        f"/admin/parentalcontrols/profile/{cast.child.pk}/history/",
-        "/admin/password_change/",
-    ]
-    assert len(set(pages)) > 12
-    for scheme in ("light", "dark"):
-        browser.emulate(scheme=scheme)
-        for path in dict.fromkeys(pages):
-            browser.open(path)
-            if barriers := browser.barriers():
-                found[f"{scheme} {path}"] = barriers
+    for path in pages:
+        root.open(path)
+        assert root.find_all("#user-tools"), f"{path} is no page"
+        if barriers := root.barriers():
+            found[path] = barriers
     assert not found, "\n".join(f"{page}: {barriers}" for page, barriers in found.items())
+
+
+def test_no_page_of_the_admin_is_wider_than_a_phone(root: Browser, cast: Cast) -> None:
+    root.emulate(width=375, height=800)
+    wide = {}
+    for path in everything(cast):
+        root.open(path)
+        if (pixels := root.script(OVERFLOW)) > 0:
+            wide[path] = pixels
+    assert not wide
+
+
+def test_what_support_is_led_to_is_without_barriers(browser: Browser, cast: Cast) -> None:
+    """The landing page's links, and pages of rows that support may only look at."""
+    fill(cast, hours=2)
+    browser.open("/admin/")
+    links = browser.find_all("#content-main a, .metrics-now a")
+    paths = {link.get_attribute("href").removeprefix(browser.url) for link in links}
+    assert {METRICS, INDEXES} <= paths
+    assert len(paths) > 10
+    paths |= {
+        f"/admin/parentalcontrols/{name}/{row.pk}/change/"
+        for name, row in (
+            ("account", cast.parent),
+            ("profile", cast.child),
+            ("title", cast.cartoon),
+        )
+    }
+    found = {}
+    for path in sorted(paths):
+        browser.open(path)
+        if barriers := browser.barriers():
+            found[path] = barriers
+    assert not found, "\n".join(f"{page}: {barriers}" for page, barriers in found.items())
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_way_in_and_out_is_without_barriers_and_needs_no_mouse(
+    browser: Browser, cast: Cast, scheme: str
+) -> None:
+    browser.driver.delete_all_cookies()
+    browser.emulate(scheme=scheme)
+    browser.open("/admin/")
+    assert browser.barriers() == []
+    keys = ActionChains(browser.driver)
+    # The first field has the focus.
+    keys.send_keys("support@example.com", Keys.TAB, "not-the-password", Keys.ENTER).perform()
+    browser.wait(lambda: browser.find_all(".errornote"))
+    assert browser.barriers() == []
+    browser.find("#id_password").send_keys(PASSWORD, Keys.ENTER)
+    browser.wait(lambda: browser.find_all(".metrics-tiles"))
+    browser.find("#logout-form button").send_keys(Keys.ENTER)
+    browser.wait(lambda: "/admin/logout/" in browser.driver.current_url)
+    assert browser.barriers() == []
 
 
 @pytest.mark.parametrize("key", dashboard.RANGES)
 def test_every_range_draws_its_charts(browser: Browser, cast: Cast, key: str) -> None:
     fill(cast, hours=2)
-    browser.open(f"{METRICS}?range={key}")
+    browser.open(METRICS)
+    browser.find(f'.metrics-ranges a[href="?range={key}"]').send_keys(Keys.ENTER)
+    browser.wait(lambda: f"range={key}" in browser.driver.current_url)
+    browser.wait(lambda: browser.script("return document.readyState") == "complete")
     assert browser.text(".metrics-ranges [aria-current]") == dashboard.RANGES[key].label
     assert drawn(browser) == {chart.key for chart in dashboard.CHARTS}
     assert "last" in browser.text("#summary-latency")
     assert "most of them" in browser.text("#summary-heat")
+    assert browser.barriers() == []
 
 
 def test_without_figures_it_says_so_instead_of_drawing(browser: Browser) -> None:
@@ -124,14 +219,16 @@ new MutationObserver(() => {
 
 @pytest.mark.parametrize("path", [METRICS + "?range=15m", "/admin/"])
 def test_a_beat_is_seen_within_five_seconds_without_a_reload(
-    browser: Browser, counting: None, path: str
+    browser: Browser, cast: Cast, counting: None, path: str
 ) -> None:
     """Told in what the page asks, not by a clock: the machine that tests may be busy."""
     browser.open(path)
     assert tile(browser, "total") == "0"
-    browser.script(_NOTE_REFRESHES, "7")
-    recorder.heartbeats(7, 1, 0.004)
-    browser.wait(lambda: tile(browser, "total") == "7")
+    assert tile(browser, "watching") == "0"
+    browser.script(_NOTE_REFRESHES, "1")
+    cast.child_tv.beat(cast.child, cast.cartoon)
+    browser.wait(lambda: tile(browser, "total") == "1")
+    assert tile(browser, "watching") == "1"
     refreshes = browser.script("return window.refreshes")
     assert refreshes <= 2, "one that was under way, and the next"
     assert refreshes * dashboard.RANGES["15m"].poll <= 5
@@ -187,16 +284,98 @@ def test_a_chart_is_read_by_keyboard_and_as_a_table(browser: Browser, cast: Cast
     assert len(browser.find_all('[data-chart="latency"] tbody tr')) == 60
 
 
-@pytest.mark.parametrize("path", ["/admin/", METRICS])
+#: Marks where the focus is as the n-th stop, and tells how that looks; null at the end.
+_STOP = """
+const found = document.activeElement;
+if (!found || found === document.body || found.dataset.stop) return null;
+found.dataset.stop = arguments[0];
+return look(found);
+"""
+_LOOK = """
+window.look = (found) => {
+    const style = getComputedStyle(found);
+    return [style.outlineStyle, style.textDecorationLine, style.boxShadow, style.borderColor,
+        style.backgroundColor].join();
+};
+"""
+_STOPS = """
+document.activeElement.blur();
+return [...document.querySelectorAll("[data-stop]")].map(
+    (found) => [Number(found.dataset.stop), look(found), found.outerHTML.slice(0, 200)]
+);
+"""
+#: What can be used and seen and was no stop.
+_MISSED = """
+const used = "a[href], button, select, input, textarea, summary, [tabindex='0']";
+return [...document.querySelectorAll(used)]
+    .filter((found) => !found.dataset.stop && !found.disabled && found.checkVisibility())
+    .map((found) => found.outerHTML.slice(0, 200));
+"""
+
+
+@pytest.mark.parametrize("path", ["/admin/", METRICS, INDEXES, "child"])
+def test_everything_is_reached_by_the_tab_key_in_order_and_shows_that_it_is(
+    browser: Browser, cast: Cast, path: str
+) -> None:
+    fill(cast, hours=2)
+    if path == "child":
+        path = f"/admin/parentalcontrols/profile/{cast.child.pk}/change/"
+    browser.open(path)
+    browser.script(_LOOK)
+    focused: list[str] = []
+    while (
+        ActionChains(browser.driver).send_keys(Keys.TAB).perform()
+        or (look := browser.script(_STOP, len(focused))) is not None
+    ):
+        focused.append(look)
+    assert len(focused) > 20
+    assert browser.script(_MISSED) == []
+    stops = browser.script(_STOPS)
+    assert "skip-to-content-link" in stops[0][2]
+    assert [number for number, _, _ in stops] == sorted(number for number, _, _ in stops)
+    unseen = [html for number, look, html in stops if look == focused[number]]
+    assert unseen == []
+
+
+@pytest.mark.parametrize("path", ["/admin/", METRICS, INDEXES])
 def test_on_a_phone_nothing_is_wider_than_the_screen(
     browser: Browser, cast: Cast, path: str
 ) -> None:
     fill(cast, hours=2)
     browser.emulate(width=375, height=800)
     browser.open(path)
-    overflow = "return document.documentElement.scrollWidth - document.documentElement.clientWidth"
-    assert browser.script(overflow) <= 0
+    assert browser.script(OVERFLOW) <= 0
     assert browser.barriers() == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_on_a_phone_findings_and_plans_scroll_in_themselves(
+    browser: Browser, cast: Cast, scheme: str
+) -> None:
+    index = "ix_vs_profile_started"
+    (declared,) = [one for one in ViewingSession._meta.indexes if one.name == index]
+    cast.phone.beat(cast.child, cast.cartoon)
+    with connection.schema_editor() as editor:
+        editor.remove_index(ViewingSession, declared)
+    try:
+        browser.emulate(width=375, height=800, scheme=scheme)
+        browser.open(INDEXES)
+        assert browser.text(".health-verdict").startswith("Not sound: ")
+        for summary in browser.find_all("details summary"):
+            summary.send_keys(Keys.ENTER)
+        browser.wait(lambda: all(plan.is_displayed() for plan in browser.find_all("details pre")))
+        assert any(
+            code.get_property("scrollWidth") > code.get_property("clientWidth")
+            for code in browser.find_all("pre")
+        )
+        assert browser.script(OVERFLOW) <= 0
+        assert browser.barriers() == []
+    finally:
+        with connection.schema_editor() as editor:
+            editor.add_index(ViewingSession, declared)
+    checked = browser.find(".metrics-filter [type=submit]")
+    checked.send_keys(Keys.ENTER)
+    browser.wait(lambda: browser.text(".health-verdict").startswith("Sound: "))
 
 
 def test_a_childs_day_is_drawn_against_its_limit(browser: Browser, cast: Cast) -> None:

@@ -7,11 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adminmetrics import histograms
+from adminmetrics import histograms, queries
 from adminmetrics.histograms import LAST, bucket_of, edge, middle, quantile
+from adminmetrics.queries import Figures, Sum
+from adminmetrics.recorder import HEARTBEAT_SECONDS as NAME
 
 between = st.floats(histograms.SHORTEST * 1.0001, histograms.LONGEST)
 anything = st.floats(1e-9, 1e6)
+#: Not as short as can be: the longest is known to a microsecond.
+requests = st.floats(1e-4, histograms.LONGEST)
 
 
 @given(between)
@@ -55,6 +59,26 @@ def test_merged_histograms_are_that_of_all_durations(parts: list[list[float]]) -
     for part in parts:
         merged.update(Counter(map(bucket_of, part)))
     assert merged == Counter(bucket_of(seconds) for part in parts for seconds in part)
+
+
+@given(
+    st.lists(st.lists(requests, max_size=60), min_size=1, max_size=8).filter(any),
+    st.sampled_from([0.5, 0.95, 0.99]),
+)
+def test_quantiles_of_merged_processes_are_within_two_and_a_half_percent_of_the_true_ones(
+    parts: list[list[float]], share: float
+) -> None:
+    """However durations are spread over processes; an average of their quantiles would not be."""
+    durations = sorted(seconds for part in parts for seconds in part)
+    figures = queries.merged(
+        Figures(
+            {NAME: Sum(len(part), 0, round(max(part, default=0) * 1e6))},
+            {NAME: Counter(map(bucket_of, part))},
+        )
+        for part in parts
+    )
+    true = durations[math.ceil(share * len(durations) - 1e-9) - 1]
+    assert figures.quantile_ms(NAME, share) == pytest.approx(true * 1000, rel=0.025)
 
 
 def test_of_nothing_there_is_no_quantile() -> None:

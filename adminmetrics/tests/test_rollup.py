@@ -1,6 +1,7 @@
 """Handing over: everything arrives, once, whatever becomes of the answer."""
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -8,8 +9,11 @@ from typing import Any
 
 import pytest
 from django.db import OperationalError, connection
+from hypothesis import HealthCheck, given
+from hypothesis import settings as property_settings
+from hypothesis import strategies as st
 
-from adminmetrics import queries, recorder, rollup, sql
+from adminmetrics import histograms, queries, recorder, rollup, sql
 from adminmetrics.models import MetricProcess, MetricRollup
 from adminmetrics.queries import Source
 from adminmetrics.recorder import HEARTBEAT_SECONDS, HEARTBEATS
@@ -17,6 +21,8 @@ from adminmetrics.rollup import Reporter
 from parentalcontrols.processes import wait_until
 
 LONG = 30.0
+#: Not as short as can be: the longest is known to a microsecond.
+durations = st.floats(1e-4, histograms.LONGEST)
 
 
 def count_of(name: str = HEARTBEATS) -> int:
@@ -122,6 +128,33 @@ def test_sums_are_by_step_of_time(reporter: Reporter) -> None:
     assert steps[int(last.starts_at.timestamp())].quantile_ms(
         HEARTBEAT_SECONDS, 0.95
     ) == pytest.approx(20, rel=0.025)
+
+
+@property_settings(
+    max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(st.lists(st.lists(durations, max_size=20), min_size=1, max_size=6).filter(any))
+def test_quantiles_of_what_processes_handed_over_are_those_of_all_durations(
+    db: None, parts: list[list[float]]
+) -> None:
+    """Each part is a process, which hands over after every few of its durations."""
+    MetricRollup.objects.all().delete()
+    for part in parts:
+        recorder.reset(is_on=True)
+        process = Reporter()
+        for number, seconds in enumerate(part):
+            recorder.heartbeats(1, 1, seconds)
+            if number % 4 == 0:
+                process.hand_over()
+        process.hand_over(is_last=True)
+    true = sorted(seconds for part in parts for seconds in part)
+    found = queries.figures()
+    assert found.count(HEARTBEATS) == len(true)
+    assert found.longest_ms(HEARTBEAT_SECONDS) == pytest.approx(true[-1] * 1000, abs=0.001)
+    for share in (0.5, 0.95, 0.99):
+        rank = math.ceil(share * len(true) - 1e-9)
+        told = found.quantile_ms(HEARTBEAT_SECONDS, share)
+        assert told == pytest.approx(true[rank - 1] * 1000, rel=0.025)
 
 
 # Once

@@ -265,6 +265,13 @@ def test_a_role_that_may_not_read_a_table_compares_all_but_its_expressions() -> 
     ]
 
 
+def test_a_role_that_may_not_read_a_table_takes_no_index_for_a_duplicate() -> None:
+    run("REVOKE SELECT ON viewing_sessions FROM CURRENT_USER")
+    code, report = verified()
+    assert (code, report["findings"]) == (0, [])
+    assert len(report["notes"]) == 2
+
+
 def test_nothing_is_changed(cast: Cast) -> None:
     cast.phone.beat(cast.child, cast.cartoon)
 

@@ -1,22 +1,30 @@
 """Figures of every worker of every instance, with real processes."""
 
+import json
+import math
 import re
 import signal
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import AbstractContextManager
+from tempfile import TemporaryFile
+from typing import IO, Any
 from uuid import uuid4
 
 import psycopg
 import pytest
 import requests
 
+from adminmetrics.recorder import HEARTBEAT_EVENT
 from parentalcontrols.processes import wait_until
 from parentalcontrols.tests.cast import API
 from pins.tests.service import LONG, Service, database, gunicorn
 
 APPLICATION = "adminmetrics.tests.beating:application"
 BEATS, A_REQUEST = 10_000, 50
+#: Of the beats whose durations are compared one by one.
+PLAYERS, BEATS_EACH = 16, 150
 
 
 @pytest.fixture(scope="module")
@@ -33,9 +41,16 @@ def staff(database_url: str) -> Iterator[psycopg.Connection]:
         yield connection
 
 
-def serving(database_url: str, name: str, *options: str, **more: str) -> ExitStack:
+def serving(
+    database_url: str, name: str, stderr: IO[bytes] | None = None, **more: str
+) -> AbstractContextManager[Service]:
     return gunicorn(
-        database_url, *options, application=APPLICATION, INSTANCE_NAME=name, WORKERS="2", **more
+        database_url,
+        application=APPLICATION,
+        stderr=stderr,
+        INSTANCE_NAME=name,
+        WORKERS="2",
+        **more,
     )
 
 
@@ -57,14 +72,18 @@ def count(service: Service, n: int) -> str:
     return answer.text
 
 
-def total(service: Service, token: str) -> int:
+def metrics(service: Service, token: str) -> dict[str, Any]:
     answer = requests.get(
         f"{service.url}{API}/admin/metrics",
         headers={"Authorization": f"Bearer {token}", "Connection": "close"},
         timeout=LONG,
     )
     assert answer.status_code == 200, answer.text
-    return int(answer.json()["heartbeat"]["total_processed"])
+    return dict(answer.json())
+
+
+def total(service: Service, token: str) -> int:
+    return int(metrics(service, token)["heartbeat"]["total_processed"])
 
 
 def scraped(service: Service, name: str = "viewingtime_heartbeats_total") -> int:
@@ -100,8 +119,8 @@ def beat(service: Service, token: str, title: str, children: Sequence[str]) -> N
     assert {told["enforcement"] for told in answer.json()["results"]} == {"allowed"}
 
 
-def shown(service: Service) -> str:
-    """The total on the admin's page of metrics, for the member of staff."""
+def shown(service: Service, tile: str = "total") -> str:
+    """A figure on the admin's page of metrics, for the member of staff."""
     page = f"{service.url}/admin/adminmetrics/metricrollup/"
     with requests.Session() as browser:
         browser.headers["Connection"] = "close"
@@ -115,9 +134,9 @@ def shown(service: Service) -> str:
             timeout=LONG,
         )
         text = browser.get(page, timeout=LONG).text
-    total = re.search(r'data-tile="total".*?<dd[^>]*>\s*([0-9,]+)', text, re.S)
-    assert total, text
-    return total[1]
+    figure = re.search(rf'data-tile="{tile}".*?<dd[^>]*>\s*([0-9,.]+)', text, re.S)
+    assert figure, text
+    return figure[1]
 
 
 def test_two_instances_of_two_workers_count_ten_thousand_beats_exactly(
@@ -145,6 +164,68 @@ def test_two_instances_of_two_workers_count_ten_thousand_beats_exactly(
         assert scraped(one, verdicts) == BEATS // 2
         assert scraped(one, "viewingtime_heartbeat_duration_seconds_count") == BEATS // 2
         assert scraped(one, "viewingtime_workers") == 2
+
+
+def timed_beats(service: Service, token: str, title: str, child: str) -> dict[str, float]:
+    """One beat after the other: how long its client waited for each, in milliseconds, by id."""
+    waited = {}
+    body = {"profile_id": child, "title_id": title, "device_id": "tv"}
+    with requests.Session() as player:
+        player.headers["Authorization"] = f"Bearer {token}"
+        for _ in range(BEATS_EACH):
+            request_id = uuid4().hex
+            began = time.perf_counter()
+            answer = player.post(
+                f"{service.url}{API}/viewing-time/heartbeat",
+                json=body,
+                headers={"X-Request-ID": request_id},
+                timeout=LONG,
+            )
+            waited[request_id] = (time.perf_counter() - began) * 1000
+            assert answer.status_code == 200, answer.text
+    return waited
+
+
+def test_quantiles_are_within_two_and_a_half_percent_of_those_of_every_single_beat(
+    database_url: str, staff: psycopg.Connection
+) -> None:
+    """The truth is a line of the log for each beat, which says how long that one took.
+
+    What its client saw is longer by the way there and back, and never shorter.
+    """
+    with (
+        TemporaryFile() as log,
+        serving(database_url, "one", log, HEARTBEAT_LOG_SAMPLE="1") as one,
+        serving(database_url, "other", log, HEARTBEAT_LOG_SAMPLE="1") as other,
+    ):
+        parent, title, children = children_of(one, staff)
+        waited: dict[str, float] = {}
+        with ThreadPoolExecutor(PLAYERS) as pool:
+            for told in pool.map(
+                lambda i: timed_beats((one, other)[i % 2], parent, title, children[i]),
+                range(PLAYERS),
+            ):
+                waited |= told
+        token = staff_token(one, staff)
+        staff.execute("UPDATE accounts SET is_superuser = true WHERE is_staff")
+        assert wait_until(lambda: total(one, token) >= len(waited), LONG)
+        figures = [metrics(service, token)["heartbeat"] for service in (one, other)]
+        tile = float(shown(one, "p95").replace(",", ""))
+        log.seek(0)
+        lines = [json.loads(line) for line in log if HEARTBEAT_EVENT.encode() in line]
+    took = {line["request_id"]: line["duration_ms"] for line in lines}
+    assert len(lines) == len(took) == len(waited) == PLAYERS * BEATS_EACH
+    assert all(took[request_id] < waited[request_id] for request_id in waited)
+    true = sorted(took.values())
+    p95, p99 = (true[math.ceil(share * len(true)) - 1] for share in (0.95, 0.99))
+    for told in figures:
+        assert told["total_processed"] == len(true)
+        assert told["p95_duration_ms"] == pytest.approx(p95, rel=0.025)
+        assert told["p99_duration_ms"] == pytest.approx(p99, rel=0.025)
+        assert told["max_duration_ms"] == pytest.approx(true[-1], abs=0.001)
+        assert told["avg_duration_ms"] == pytest.approx(sum(true) / len(true), abs=0.002)
+    # Rounded for people: to a tenth, or to a whole one from 100 on.
+    assert tile == pytest.approx(figures[0]["p95_duration_ms"], abs=0.51 if tile >= 100 else 0.051)
 
 
 @pytest.mark.parametrize("worker_class", ["gthread", "gevent"])

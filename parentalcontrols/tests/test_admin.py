@@ -219,6 +219,27 @@ def test_a_household_is_found_by_an_id_from_a_log(cast, browser):
     assert len(listed(browser, "viewingtimeconfig", q="Parent@example.com")) == 2
 
 
+def test_instants_are_written_in_one_way_in_lists_forms_and_excerpts(browser, cast):
+    instant = "2026-01-05T13:04:05.678901Z"
+    Account.objects.filter(pk=cast.parent.pk).update(created_at=instant)
+    Profile.objects.filter(account=cast.parent).update(created_at=instant)
+    for path in (f"{ADMIN}/account/", page_of(cast.parent), page_of(cast.child)):
+        page = browser.get(path).content.decode()
+        assert "2026-01-05 13:04:05<" in page
+        assert "1:04 p.m." not in page
+        assert "13:04:05." not in page
+        assert "Times are UTC" in page
+
+
+def test_a_config_without_a_limit_is_listed_as_unlimited(browser, cast):
+    ViewingTimeConfig.objects.filter(profile=cast.child).update(
+        weekday_limit_minutes=None, weekend_limit_minutes=90, reset_hour=5
+    )
+    page = browser.get(f"{ADMIN}/viewingtimeconfig/?q={cast.child.id}").content.decode()
+    for cell in ("unlimited", "90 min", "05:00"):
+        assert f">{cell}</td>" in page
+
+
 def test_searches_of_twenty_thousand_households_are_served_by_indexes(cast, browser):
     many_accounts(20_000)
     for model in ("account", "profile"):

@@ -71,6 +71,23 @@ def test_extra_time_raises_the_limit() -> None:
     assert picture.limit.place == TOP
 
 
+@pytest.mark.parametrize(
+    ("hours", "marks"),
+    [
+        (0.5, ["0:00", "0:10", "0:20", "0:30"]),
+        (2, ["0:00", "0:30", "1:00", "1:30", "2:00"]),
+        (2.25, ["0:00", "0:30", "1:00", "1:30", "2:00"]),
+        (24, ["0:00", "6:00", "12:00", "18:00", "24:00"]),
+        (70, ["0:00", "70:00"]),
+    ],
+)
+def test_amounts_are_marked_at_round_ones(hours: float, marks: list[str]) -> None:
+    picture = draw(limit=hours * HOUR)
+    assert [mark.label for mark in picture.heights] == marks
+    assert picture.heights[0].place == BOTTOM
+    assert all(mark.place >= TOP for mark in picture.heights)
+
+
 def test_without_a_limit_none_is_drawn() -> None:
     for balance in ({"limit": None}, {"is_unlimited_override": True}):
         picture = draw(watched(1, counted=1), **balance)

@@ -8,9 +8,9 @@ from uuid import UUID
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import InterfaceError, OperationalError
 
-from adminmetrics import index_audit
-from adminmetrics.index_audit import Finding, Report
-from adminmetrics.plans import JudgedQuery, UnknownProfile, Verdict
+from adminmetrics import index_audit, index_health
+from adminmetrics.index_audit import Report
+from adminmetrics.plans import JudgedQuery, UnknownProfile
 
 _HEADINGS = ("query", "served by", "rows", "pages", "ms")
 
@@ -51,14 +51,10 @@ class Command(BaseCommand):
         else:
             self._write_report(report)
         if not report.is_sound:
-            count = len(report.findings)
-            raise CommandError(f"{count} finding{'' if count == 1 else 's'}.", returncode=1)
+            raise CommandError(f"{index_health.counted(report)}.", returncode=1)
 
     def _write_report(self, report: Report) -> None:
-        self.stdout.write(
-            f"PostgreSQL {report.server_version}: {report.tables} tables, {report.indexes} indexes "
-            f"and {report.constraints} constraints declared."
-        )
+        self.stdout.write(index_health.declared(report))
         if report.profile_id is not None:
             self.stdout.write(f"Queries are asked for profile {report.profile_id}.")
         if report.queries:
@@ -66,20 +62,11 @@ class Command(BaseCommand):
             self._write_table(
                 [_HEADINGS, *(row for query in report.queries for row in _rows(query))]
             )
-        remarks = [
-            f"{query.name}: {query.reason}."
-            for query in report.queries
-            if query.verdict is not Verdict.NOT_SERVED and query.reason
-        ]
-        if any(query.without_sequential_scans for query in report.queries):
-            remarks.append("* judged with sequential scans off, because tables are small.")
-        if any(query.plan and query.rows is None for query in report.queries):
-            remarks.append("Rows with ~ are the planner's estimate: the query was not run.")
-        for remark in (*remarks, *report.notes):
+        for remark in index_health.remarks(report):
             self.stdout.write(remark)
         self.stdout.write("")
         for finding in report.findings:
-            self.stdout.write(f"{finding.kind}  {_subject(finding)}")
+            self.stdout.write(f"{finding.kind}  {index_health.subject(finding)}")
             self.stdout.write(f"    {finding.detail}")
         if report.is_sound:
             self.stdout.write("Sound.")
@@ -97,7 +84,8 @@ class Command(BaseCommand):
         self.stdout.write("-- For psql, outside of a transaction, as the owner of the tables.")
         for finding in report.findings:
             # A name with a new line in it must not end the comment.
-            self.stdout.write(f"-- {' '.join(f'{_subject(finding)}: {finding.detail}'.split())}")
+            comment = f"{index_health.subject(finding)}: {finding.detail}"
+            self.stdout.write(f"-- {' '.join(comment.split())}")
             for statement in finding.fix:
                 self.stdout.write(statement)
         if report.is_sound:
@@ -113,20 +101,14 @@ def as_json(report: Report) -> dict[str, Any]:
     }
 
 
-def _subject(finding: Finding) -> str:
-    return f"{finding.table}: {finding.name}" if finding.table else finding.name
-
-
 def _rows(query: JudgedQuery) -> list[tuple[str, ...]]:
     """A query's lines of the table: its figures, and one line for each index."""
     if query.plan is None:
         return [(query.name, query.verdict.replace("_", " "), "", "", "")]
-    estimate = f"~{query.plan['Plan']['Plan Rows']:,}"
-    first, *more = map(str, query.accesses)
-    figures = (
-        estimate if query.rows is None else f"{query.rows:,}",
-        "" if query.pages is None else f"{query.pages:,}",
-        "" if query.milliseconds is None else f"{query.milliseconds:.2f}",
-    )
+    told = index_health.figures(query)
+    first, *more = told.served_by
     name = query.name + (" *" if query.without_sequential_scans else "")
-    return [(name, first, *figures), *(("", access, "", "", "") for access in more)]
+    return [
+        (name, first, told.rows, told.pages, told.milliseconds),
+        *(("", access, "", "", "") for access in more),
+    ]

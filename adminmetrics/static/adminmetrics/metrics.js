@@ -61,6 +61,14 @@
             : !columnsOf(chart).some((column) => column.some((value) => value));
     }
 
+    function sentence(text) {
+        const line = document.createElement("span");
+        // The space keeps sentences apart where the lines are read as one text.
+        line.textContent = text + " ";
+        return line;
+    }
+
+    /* What a chart shows, in words: a sentence for each line. */
     function summary(chart) {
         if (chart.edges) {
             const rows = new Map();
@@ -70,18 +78,16 @@
                 all += count;
             }
             const [row, count] = [...rows].sort((a, b) => b[1] - a[1])[0];
-            return `${number(all)} heartbeats; most of them, ${number(count)}, took ${edgeName(chart, row)}.`;
+            return [sentence(`${number(all)} heartbeats; most of them, ${number(count)}, took ${edgeName(chart, row)}.`)];
         }
-        return chart.lines
-            .map(([key, label]) => {
-                const known = (data.lines[key] || []).filter((value) => value !== null);
-                if (!known.length) {
-                    return `${label}: none.`;
-                }
-                const [last, most] = [known[known.length - 1], Math.max(...known)];
-                return `${label}: ${number(last, chart.unit)} last, ${number(most, chart.unit)} at most.`;
-            })
-            .join(" ");
+        return chart.lines.map(([key, label]) => {
+            const known = (data.lines[key] || []).filter((value) => value !== null);
+            if (!known.length) {
+                return sentence(`${label}: none.`);
+            }
+            const [last, most] = [known[known.length - 1], Math.max(...known)];
+            return sentence(`${label}: ${number(last, chart.unit)} last, ${number(most, chart.unit)} at most.`);
+        });
     }
 
     function readout(chart, index) {
@@ -148,12 +154,13 @@
         return [
             {
                 ...common,
+                size: 34,
                 space: isLong ? 90 : 60,
                 values: (_, splits) => splits.map((at) => (isLong ? moment(at).slice(5) : clock(at))),
             },
             {
                 ...common,
-                size: 80,
+                size: chart.edges ? 84 : 72,
                 ...(chart.edges ? {incrs: [1, 2, 4, 8], space: 20} : {}),
                 values: (_, splits) =>
                     splits.map((value) => (chart.edges ? rowName(chart, value) : tick(value, chart.unit))),
@@ -180,6 +187,12 @@
         plot.ctx.restore();
     }
 
+    /* The next of 1, 2, 5, 10, ... that is no larger. */
+    function rounded(value) {
+        const power = 10 ** Math.floor(Math.log10(value));
+        return power * [5, 2, 1].find((step) => step * power <= value);
+    }
+
     function span(chart) {
         const [first, last] = [data.times[0], data.times[data.times.length - 1]];
         return [first, Math.max(last + (chart.edges ? data.step : 0), first + data.step)];
@@ -199,7 +212,7 @@
                 y: chart.edges
                     ? {range: [-0.5, rows + 0.5]}
                     : chart.is_log
-                      ? {distr: 3, range: (_, low, high) => [low > 0 ? low / 1.5 : 0.1, (high || 1) * 1.5]}
+                      ? {distr: 3, range: (_, low, high) => [rounded(low > 0 ? low / 1.5 : 0.1), (high || 1) * 1.5]}
                       : {range: (_, low, high) => [0, chart.unit === "%" ? 100 : (high || 1) * 1.1]},
             },
             axes: axes(chart),
@@ -229,7 +242,7 @@
         const canvas = figure.querySelector("[data-canvas]");
         const details = figure.querySelector("details");
         figure.toggleAttribute("data-is-empty", isEmpty(chart));
-        figure.querySelector("[data-summary]").textContent = isEmpty(chart) ? "" : summary(chart);
+        figure.querySelector("[data-summary]").replaceChildren(...(isEmpty(chart) ? [] : summary(chart)));
         const old = drawn.get(chart.key);
         if (old && (isAnew || isEmpty(chart))) {
             old.plot.destroy();
