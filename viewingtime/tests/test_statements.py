@@ -169,6 +169,7 @@ def test_a_refused_beat_is_at_most_three_statements() -> None:
     assert ViewingSession.objects.filter(profile__account=home.account).count() == 0
 
 
+@pytest.mark.direct("nothing is prepared there")
 def test_the_steady_statement_is_prepared_once_per_connection() -> None:
     home = Household()
     beat = home.beat(home.children[0], home.open(home.children[0]))
