@@ -21,13 +21,16 @@ export PORT DATA_DIR WORKERS BIND_HOST
 # An environment whose Python has gone (an upgrade, a move) is made anew.
 $(shell test -x $(PY) || rm -f $(STAMP))
 
-.PHONY: help run test test-faults lint bench format screenshots clean
+.PHONY: help run test test-faults test-matrix test-image lint bench format screenshots clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make run      serve on PORT (8000) with data in DATA_DIR (.data) and WORKERS (2)"
 	@echo "make test     run the tests on throw-away servers; ARGS are pytest's"
 	@echo "make test-faults   kill, hang, slow and fill everything under load; prints a table"
+	@echo "make test-matrix   the tests on PostgreSQL 15 and 18, Redis 7 and Valkey 9, behind PgBouncer, on"
+	@echo "              Django 5.2 and 6; ROWS and ARGS choose, QUICK=1 takes a part of each row"
+	@echo "make test-image    carry out the Dockerfile in a clean root and try the image (root, Debian)"
 	@echo "make lint     style, types, imports, migrations, security"
 	@echo "make bench    measure everything; ARGS are names; bench-NAME takes one's own ARGS"
 	@echo "make format   let ruff format the code"
@@ -47,6 +50,13 @@ test-faults: $(STAMP)
 	@rm -rf "$$FAULT_RESULTS"
 	@status=0; $(LAUNCHER) test tests/faults -q $(ARGS) || status=$$?; \
 		$(PY) -m tests.faults.table "$$FAULT_RESULTS"; exit $$status
+
+# ROWS="pgbouncer django-6"; ARGS are pytest's, in the place of the whole suite.
+test-matrix: $(STAMP)
+	@ARGS="$(ARGS)" $(PY) -m tests.matrix $(if $(QUICK),--quick) $(ROWS)
+
+test-image:
+	@$(PYTHON) -m tests.replay
 
 lint: $(STAMP)
 	@$(PY) -m ruff check .
@@ -71,7 +81,7 @@ format: $(STAMP)
 	@$(PY) -m ruff format .
 
 clean:
-	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache staticfiles
+	@rm -rf $(VENV) .matrix .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache staticfiles
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(STAMP): requirements.txt requirements-dev.txt

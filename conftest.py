@@ -1,5 +1,6 @@
 """What the tests of every package share."""
 
+import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,19 @@ if IS_CI:
 def pytest_configure(config: pytest.Config) -> None:
     # A checkout has no collected static files; WhiteNoise finds them with their apps, and warns.
     config.addinivalue_line("filterwarnings", "ignore:No directory at:UserWarning")
+    config.addinivalue_line(
+        "markers", "direct(reason): holds on PostgreSQL itself, not through a pooler"
+    )
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    # `make test-matrix` lets a row go through PgBouncer.
+    if not os.environ.get("POOLER_BINARY"):
+        return
+    for item in items:
+        if (direct := item.get_closest_marker("direct")) is not None:
+            reason = f"behind a pooler: {direct.args[0]}"
+            item.add_marker(pytest.mark.skip(reason=reason))
 
 
 def pytest_report_header() -> str | None:

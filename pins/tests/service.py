@@ -20,7 +20,8 @@ import requests
 from django.conf import settings
 from django.db import connection as of_the_tests
 from psycopg import sql
-from psycopg.conninfo import make_conninfo
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.rows import dict_row
 
 from parentalcontrols.embedded_servers import Postgres, Valkey, throwaway_servers
 from parentalcontrols.launcher import throwaway_environment
@@ -76,13 +77,25 @@ def await_warm(database_url: str, workers: int, *, busy: bool = False) -> None:
         "WHERE datname = current_database() AND application_name = 'viewingtime' "
         "AND pid <> pg_backend_pid()"
     )
-    with psycopg.connect(database_url, autocommit=True) as connection:
+    with psycopg.connect(database_url, autocommit=True, prepare_threshold=None) as connection:
 
         def is_so() -> bool:
             total, at_work = connection.execute(query).fetchone() or (0, 0)
+            if os.environ.get("POOLER_BINARY"):
+                total = _clients_of_pooler(database_url)
             return bool(total >= wanted and (busy or not at_work))
 
         assert wait_until(is_so, LONG)
+
+
+def _clients_of_pooler(database_url: str) -> int:
+    """How many connections a pooler has from the service: its own to the database are fewer."""
+    name = conninfo_to_dict(database_url)["dbname"]
+    admin = make_conninfo(database_url, dbname="pgbouncer")
+    with psycopg.connect(admin, autocommit=True) as connection:
+        cursor = psycopg.ClientCursor(connection, row_factory=dict_row)
+        clients = cursor.execute("SHOW CLIENTS").fetchall()
+    return sum(c["database"] == name and c["application_name"] == "viewingtime" for c in clients)
 
 
 def migrate(**environment: str) -> None:

@@ -43,8 +43,8 @@ def test_a_change_made_while_valkey_hung_is_known_to_who_noticed_nothing(stage: 
         return any(isinstance(v, bytes) and not v.startswith(b"lease ") for v in values)
 
     with (
-        gunicorn(stage.postgres.url, **settings) as changing,
-        gunicorn(stage.postgres.url, **settings) as quiet,
+        gunicorn(stage.postgres.url, stderr=None, **settings) as changing,
+        gunicorn(stage.postgres.url, stderr=None, **settings) as quiet,
     ):
         parent, player = Line(changing, home.token), Line(quiet, home.token)
         for round_ in range(10):

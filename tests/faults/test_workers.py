@@ -52,13 +52,14 @@ def test_workers_killed(stage: Stage) -> None:
 def test_one_of_two_instances_killed(stage: Stage) -> None:
     settings = {"WORKERS": str(WORKERS), "REDIS_URL": stage.valkey.url}
     with (
-        gunicorn(stage.postgres.url, **settings) as dying,
-        gunicorn(stage.postgres.url, **settings) as other,
+        gunicorn(stage.postgres.url, stderr=None, **settings) as dying,
+        gunicorn(stage.postgres.url, stderr=None, **settings) as other,
         evening("instance-killed", stage, dying, other) as playing,
     ):
         playing.play_on()
         with playing.fault():
             playing.note_kill()
-            for process in [dying.process, *dying.workers()]:
-                process.kill()
+            dying.process.kill()
+            for worker in dying.workers():
+                worker.kill()
         playing.play_on()

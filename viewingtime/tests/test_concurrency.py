@@ -271,6 +271,7 @@ def test_an_outdated_reader_holds_no_balance_while_it_asks_for_the_session_it_mi
     assert len(rounds) == 2
 
 
+@pytest.mark.direct("it sets a limit of its own session")
 def test_a_batch_tells_what_it_credited_when_another_child_is_stuck() -> None:
     home = Household(children=2)
     free, stuck = home.children

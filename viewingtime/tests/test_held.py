@@ -39,6 +39,7 @@ def test_what_is_held_is_left_without_an_answer_and_not_waited_for() -> None:
     assert request.is_answered
 
 
+@pytest.mark.direct("it holds locks of a session")
 def test_whoever_becomes_free_and_has_changed_meanwhile_is_read_once_more() -> None:
     """Each round of the statement locks a profile that its snapshot saw in an older version."""
     home = Household(children=2)

@@ -281,6 +281,7 @@ def test_every_part_has_a_deadline_of_its_own(long_ago: Cast) -> None:
     assert all(seconds is not None and 0 < seconds <= 10 for seconds in left)
 
 
+@pytest.mark.direct("it sets a limit of its own session")
 @pytest.mark.django_db(transaction=True)
 def test_a_fault_before_the_first_part_is_an_honest_503(long_ago: Cast) -> None:
     with closing(connection.copy()) as other, other.cursor() as cursor:
@@ -295,6 +296,7 @@ def test_a_fault_before_the_first_part_is_an_honest_503(long_ago: Cast) -> None:
         own.execute("RESET lock_timeout")
 
 
+@pytest.mark.direct("who serves a connection is another one with each statement")
 @pytest.mark.django_db(transaction=True)
 def test_a_fault_on_the_way_ends_the_file_by_an_error(long_ago: Cast) -> None:
     """The server cuts the connection then: what was sent cannot be taken for the whole."""

@@ -179,6 +179,7 @@ def prepared_steady_statements() -> int:
     return int(number)
 
 
+@pytest.mark.direct("nothing is prepared there")
 def test_the_steady_statement_is_prepared_once_per_connection() -> None:
     home = Household()
     beat = home.beat(home.children[0], home.open(home.children[0]))
@@ -187,6 +188,7 @@ def test_the_steady_statement_is_prepared_once_per_connection() -> None:
     assert prepared_steady_statements() == 1
 
 
+@pytest.mark.direct("nothing is prepared there")
 def test_a_rehearsal_leaves_the_steady_statement_prepared_and_nothing_else() -> None:
     connection.close()
     heartbeats.rehearse_credit()
