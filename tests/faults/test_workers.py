@@ -59,7 +59,8 @@ def test_one_of_two_instances_killed(stage: Stage) -> None:
         playing.play_on()
         with playing.fault():
             playing.note_kill()
+            workers = dying.workers()
             dying.process.kill()
-            for worker in dying.workers():
+            for worker in workers:
                 worker.kill()
         playing.play_on()
