@@ -45,6 +45,10 @@ RANGES = {
 DEFAULT_RANGE = RANGES["1h"]
 
 
+#: What a tile says where there is nothing that a figure could be of: 0 would be one.
+NONE = "none"
+
+
 @dataclass(frozen=True, slots=True)
 class Tile:
     """One figure for people."""
@@ -65,7 +69,7 @@ class Chart:
     lines: tuple[tuple[str, str], ...] = ()
     is_log: bool = False
     is_heat: bool = False
-    empty: str = "Nothing happened in this range."
+    empty: str = "No heartbeat arrived in this range."
 
 
 CHARTS = (
@@ -167,18 +171,17 @@ def _tiles(
     beats = whole.count(recorder.HEARTBEATS)
     latency = recorder.HEARTBEAT_SECONDS
     in_range = f"in {wanted.label}"
+    p95 = _milliseconds(whole.quantile_ms(latency, 0.95))
+    trips = _number(whole.ratio(recorder.HEARTBEAT_ROUND_TRIPS, recorder.HEARTBEATS))
+    asked = whole.count(recorder.CONFIG_CACHE_HITS) + whole.count(recorder.CONFIG_CACHE_MISSES)
+    hit_rate = f"{whole.hit_rate:.0%}"
     return [
         Tile("total", "Heartbeats", f"{queries.total(recorder.HEARTBEATS, source):,}", "ever"),
         Tile("in_range", "Heartbeats", f"{beats:,}", in_range),
         Tile("rate", "Heartbeats a second", _number(_rate(source, service.now)), "now"),
-        Tile("p95", "Latency p95", _milliseconds(whole.quantile_ms(latency, 0.95)), in_range),
-        Tile(
-            "trips",
-            "Round trips per beat",
-            _number(whole.ratio(recorder.HEARTBEAT_ROUND_TRIPS, recorder.HEARTBEATS)),
-            in_range,
-        ),
-        Tile("hit_rate", "Config cache hit rate", f"{whole.hit_rate:.0%}", in_range),
+        Tile("p95", "Latency p95", p95 if beats else NONE, in_range),
+        Tile("trips", "Round trips per beat", trips if beats else NONE, in_range),
+        Tile("hit_rate", "Config cache hit rate", hit_rate if asked else NONE, in_range),
         *_live_tiles(),
         Tile("errors", "Errors", f"{whole.count(recorder.ERRORS):,}", in_range),
         Tile("uptime", "Up for", _span(service.uptime_seconds), _workers(service.workers)),

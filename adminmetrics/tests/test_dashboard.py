@@ -52,6 +52,31 @@ def test_what_this_process_counted_is_told_at_once(
     assert found["p95"] in {"3.9 ms", "4.0 ms", "4.1 ms"}
 
 
+def test_a_figure_of_nothing_is_none_and_not_nought(browser: Client) -> None:
+    found = tiles(ask(browser))
+    assert {found[key] for key in ("p95", "trips", "hit_rate")} == {"none"}
+    put(3, recorder.CONFIG_CACHE_MISSES, count=4)
+    assert tiles(ask(browser))["hit_rate"] == "0%"
+
+
+@pytest.mark.django_db(transaction=True)
+def test_while_roll_ups_cannot_be_written_the_page_tells_the_figures_from_before(
+    browser: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rollup, "_reporter", Reporter())
+    recorder.heartbeats(5, 1, 0.004)
+    assert tiles(ask(browser))["total"] == "5"
+    with connection.cursor() as cursor:
+        cursor.execute("REVOKE INSERT, UPDATE ON metric_rollups FROM CURRENT_USER")
+    try:
+        recorder.heartbeats(7, 1, 0.004)
+        assert tiles(ask(browser))["total"] == "5"
+    finally:
+        with connection.cursor() as cursor:
+            cursor.execute("GRANT INSERT, UPDATE ON metric_rollups TO CURRENT_USER")
+    assert tiles(ask(browser))["total"] == "12"
+
+
 def test_the_total_is_of_all_time_and_the_rest_of_the_range(browser: Client) -> None:
     put(3, count=5)
     put(50, count=7)
