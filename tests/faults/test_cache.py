@@ -21,7 +21,7 @@ def test_valkey_killed(stage: Stage, undying: Service) -> None:
         with playing.fault():
             psutil.Process(stage.valkey.pid).kill()
             stage.valkey.stop()
-            playing.play_on()
+            playing.endure()
             stage.valkey.start()
 
 
@@ -29,7 +29,7 @@ def test_valkey_hung(stage: Stage, undying: Service) -> None:
     with evening("valkey-hung", stage, undying) as playing:
         playing.play_on()
         with playing.fault(), hung([psutil.Process(stage.valkey.pid)]):
-            playing.play_on()
+            playing.endure()
 
 
 def test_a_change_made_while_valkey_hung_is_known_to_who_noticed_nothing(stage: Stage) -> None:
@@ -99,10 +99,10 @@ def test_valkey_slow_and_unreachable(stage: Stage) -> None:
         for delay in (0.05, 0.2):
             with playing.fault():
                 proxy.delay = delay
-                playing.play_on()
+                playing.endure()
                 proxy.delay = 0.0
             playing.play_on()
         with playing.fault():
             proxy.swallows = True
-            playing.play_on()
+            playing.endure()
             proxy.swallows = False

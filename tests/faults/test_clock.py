@@ -52,6 +52,7 @@ def test_clock_stepped(steps: "Steps") -> None:
                 ahead = "SELECT extract(epoch FROM clock_timestamp()) - %s"
                 (found,) = database.execute(ahead, [now_in_microseconds() / 1e6]).fetchone() or (0,)
                 assert abs(float(found) - seconds) < 1
+            playing.endure()
 
 
 class Steps:

@@ -26,7 +26,7 @@ def test_postgresql_killed(stage: Stage, undying: Service) -> None:
         playing.play_on()
         with playing.fault():
             stage.postgres.kill()
-            playing.play_on()
+            playing.endure()
             stage.postgres.start()
 
 
@@ -66,7 +66,7 @@ def test_connections_exhausted(stage: Stage, undying: Service) -> None:
         with playing.fault(), Others(stage) as others:
             others.take_every_connection()
             playing.figures["connections of others"] = others.count
-            playing.play_on()
+            playing.endure()
 
 
 class Others:

@@ -42,7 +42,7 @@ def test_disk_of_the_log_full() -> None:
                     return b"PANIC" in log_size.read_bytes()[before:]
 
                 assert wait_until(has_panicked, LONG)
-                playing.play_on()
+                playing.endure()
                 (disk / "ballast").unlink()
                 ended = stage.postgres.ending()
                 playing.figures["PostgreSQL"] = f"ended ({ended})" if ended else "went on by itself"

@@ -2,7 +2,8 @@
 
 import psutil
 
-from pins.tests.service import Service, await_warm, gunicorn
+from parentalcontrols.processes import wait_until
+from pins.tests.service import LONG, Service, gunicorn
 from tests.faults.evening import FAULT_SECONDS, evening
 from tests.faults.stage import Stage
 
@@ -12,14 +13,19 @@ KILLS = max(2, round(FAULT_SECONDS))
 _HELD_SECONDS = 0.3
 
 
-def busiest(service: Service) -> psutil.Process:
-    """The worker with most connections: one that answers, not one that is still starting."""
-    return max(
-        service.workers(),
-        key=lambda worker: sum(
-            c.status == psutil.CONN_ESTABLISHED for c in worker.net_connections("tcp")
-        ),
-    )
+def connections_of(worker: psutil.Process) -> int:
+    """Players that a worker answers; none where it is dead."""
+    try:
+        found = worker.net_connections("tcp")
+    except psutil.Error:
+        return 0
+    return sum(connection.status == psutil.CONN_ESTABLISHED for connection in found)
+
+
+def all_answer(service: Service) -> bool:
+    """Whether every worker has players: none is starting."""
+    workers = service.workers()
+    return len(workers) == WORKERS and all(connections_of(worker) for worker in workers)
 
 
 def test_workers_killed(stage: Stage) -> None:
@@ -29,7 +35,9 @@ def test_workers_killed(stage: Stage) -> None:
         stage.connect() as holder,
     ):
         for round_ in range(KILLS):
-            victim = busiest(service)
+            # Nobody but the service does anything about the one that was killed before.
+            assert wait_until(lambda: all_answer(service), LONG)
+            victim = max(service.workers(), key=connections_of)
             with playing.fault():
                 if round_ % 2 == 0:
                     # Statements wait in PostgreSQL for whole batches whose worker dies meanwhile:
@@ -43,9 +51,7 @@ def test_workers_killed(stage: Stage) -> None:
                     playing.note_kill()
                     victim.kill()
 
-            # Nobody but the service does anything about it.
-            await_warm(stage.postgres.url, WORKERS, busy=True)
-            assert playing.await_everybody()
+        assert wait_until(lambda: all_answer(service), LONG)
         playing.figures["kills"] = KILLS
 
 
