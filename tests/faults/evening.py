@@ -90,6 +90,11 @@ class Evening:
             enough.set()
             self._late.extend(futures)
 
+    @property
+    def refused(self) -> int:
+        """Beats that were refused so far."""
+        return counts(self.books)["beat 503"]
+
     def note_kill(self) -> None:
         """A process of the service is killed now: its connections are reset."""
         self.evidence.kills.append(now_in_microseconds())

@@ -15,7 +15,7 @@ from tests.faults.stage import Stage, hung
 from viewingtime.tests.village import BEAT
 
 
-def test_valkey_killed(stage: Stage, undying: Service) -> None:
+def test_a_kill_of_valkey_refuses_no_beat(stage: Stage, undying: Service) -> None:
     with evening("valkey-killed", stage, undying) as playing:
         playing.play_on()
         with playing.fault():
@@ -23,13 +23,15 @@ def test_valkey_killed(stage: Stage, undying: Service) -> None:
             stage.valkey.stop()
             playing.endure()
             stage.valkey.start()
+    assert playing.refused == 0
 
 
-def test_valkey_hung(stage: Stage, undying: Service) -> None:
+def test_a_valkey_that_hangs_refuses_no_beat(stage: Stage, undying: Service) -> None:
     with evening("valkey-hung", stage, undying) as playing:
         playing.play_on()
         with playing.fault(), hung([psutil.Process(stage.valkey.pid)]):
             playing.endure()
+    assert playing.refused == 0
 
 
 def test_a_change_made_while_valkey_hung_is_known_to_who_noticed_nothing(stage: Stage) -> None:
@@ -56,10 +58,9 @@ def test_a_change_made_while_valkey_hung_is_known_to_who_noticed_nothing(stage: 
         beat["session_id"] = told.body["session_id"]
         return bool(told.body["enforcement"] != "blocked")
 
-    settings = {"WORKERS": "1", "REDIS_URL": stage.valkey.url}
     with (
-        gunicorn(stage.postgres.url, **settings) as changing,
-        gunicorn(stage.postgres.url, **settings) as quiet,
+        gunicorn(stage.postgres.url, WORKERS="1", REDIS_URL=stage.valkey.url) as changing,
+        gunicorn(stage.postgres.url, WORKERS="1", REDIS_URL=stage.valkey.url) as quiet,
     ):
         parent, player = Line(changing, home.token), Line(quiet, home.token)
         for round_ in range(8):
@@ -84,7 +85,7 @@ def config_path(child: UUID) -> str:
     return f"/parental-controls/profiles/{child}/viewing-time"
 
 
-def test_valkey_slow_and_unreachable(stage: Stage) -> None:
+def test_a_valkey_that_is_slow_or_unreachable_refuses_no_beat(stage: Stage) -> None:
     with (
         Proxy(stage.valkey.socket_path) as proxy,
         gunicorn(
@@ -106,3 +107,4 @@ def test_valkey_slow_and_unreachable(stage: Stage) -> None:
             proxy.swallows = True
             playing.endure()
             proxy.swallows = False
+    assert playing.refused == 0

@@ -27,7 +27,7 @@ def steps() -> Iterator["Steps"]:
         yield Steps(Path(folder) / "clock")
 
 
-def test_clock_stepped(steps: "Steps") -> None:
+def test_a_clock_set_an_hour_forth_and_back_gives_no_child_more(steps: "Steps") -> None:
     faketime = library()
     if faketime is None:
         skip("clock-stepped", "libfaketime is not installed (Debian: faketime)")

@@ -55,7 +55,7 @@ def may_open(players: int) -> int:
     return min(players, soft - 200)
 
 
-def test_overload(stage: Stage) -> None:
+def test_of_ten_times_too_many_beats_as_many_are_booked_as_can_be(stage: Stage) -> None:
     began = time.monotonic()
     players = may_open(PLAYERS)
     home = stage.household(players)
