@@ -9,10 +9,14 @@ from redis import Redis
 from parentalcontrols.processes import wait_until
 from pins.tests.service import LONG, Line, Service, gunicorn
 from tests.faults.books import DEADLINES, SECOND
-from tests.faults.evening import evening
+from tests.faults.evening import FAULT_SECONDS, evening
 from tests.faults.proxy import Proxy
 from tests.faults.stage import Stage, hung
 from viewingtime.tests.village import BEAT
+
+
+#: Changes while Valkey hangs, each after another number of others.
+ROUNDS = max(4, round(FAULT_SECONDS))
 
 
 def test_a_kill_of_valkey_refuses_no_beat(stage: Stage, undying: Service) -> None:
@@ -63,7 +67,7 @@ def test_a_change_made_while_valkey_hung_is_known_to_who_noticed_nothing(stage: 
         gunicorn(stage.postgres.url, WORKERS="1", REDIS_URL=stage.valkey.url) as quiet,
     ):
         parent, player = Line(changing, home.token), Line(quiet, home.token)
-        for round_ in range(8):
+        for round_ in range(ROUNDS):
             parent.send("PUT", config_path(child), {"educational_exempt": True})
             # The quiet one is back from the round before, and what was set there is in the cache.
             assert wait_until(lambda: is_playing() and is_cached(), LONG)
