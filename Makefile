@@ -44,10 +44,9 @@ test: $(STAMP)
 	@exec $(LAUNCHER) test $(ARGS)
 
 # Each fault for longer than in `make test`; FAULT_RESULTS keeps the figures of a run.
-test-faults: export FAULT_SECONDS ?= 12
+test-faults: export FAULT_SECONDS ?= 10
 test-faults: export FAULT_RESULTS ?= .faults
 test-faults: $(STAMP)
-	@rm -rf "$$FAULT_RESULTS"
 	@status=0; $(LAUNCHER) test tests/faults -q $(ARGS) || status=$$?; \
 		$(PY) -m tests.faults.table "$$FAULT_RESULTS"; exit $$status
 

@@ -45,7 +45,7 @@ _STEP_SECONDS: Final = 0.4
 #: Seconds of a step that tells nothing about how many beats are too many.
 _SHORT_SECONDS: Final = 0.02
 #: Beats that a step always may take.
-_LEAST_BEATS: Final = 8
+_LEAST_BEATS: Final = 4
 #: Seconds between two tries to have the profiles that somebody holds.
 _HELD_SECONDS: Final = 0.01
 #: Seconds that a beat has to have left to be tried again, and that a statement always has.

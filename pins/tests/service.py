@@ -66,11 +66,8 @@ def own_servers() -> Iterator[tuple[Postgres, Valkey, dict[str, str]]]:
         yield postgres, valkey, environment
 
 
-def await_warm(database_url: str, workers: int, *, busy: bool = False) -> None:
-    """Waits until each process has the connections of its queues.
-
-    None is at work then, unless they may be `busy`.
-    """
+def await_warm(database_url: str, workers: int) -> None:
+    """Waits until each process has the connections of its queues, and none is at work."""
     wanted = workers * (settings.HEARTBEAT_CREDITORS + settings.HEARTBEAT_DECIDERS + 1)
     query = (
         "SELECT count(*), count(*) FILTER (WHERE state <> 'idle') FROM pg_stat_activity "
@@ -80,10 +77,10 @@ def await_warm(database_url: str, workers: int, *, busy: bool = False) -> None:
     with psycopg.connect(database_url, autocommit=True, prepare_threshold=None) as connection:
 
         def is_so() -> bool:
-            total, at_work = connection.execute(query).fetchone() or (0, 0)
+            total, busy = connection.execute(query).fetchone() or (0, 0)
             if os.environ.get("POOLER_BINARY"):
                 total = _clients_of_pooler(database_url)
-            return bool(total >= wanted and (busy or not at_work))
+            return bool(total >= wanted and not busy)
 
         assert wait_until(is_so, LONG)
 

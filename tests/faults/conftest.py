@@ -5,7 +5,14 @@ from collections.abc import Iterator
 import pytest
 
 from pins.tests.service import Service, gunicorn
+from tests.faults import results, table
 from tests.faults.stage import Stage, servers
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # With several processes at work the first one alone, before any of them begins.
+    if not hasattr(config, "workerinput"):
+        results.forget(table.SCENARIOS)
 
 
 @pytest.fixture(scope="session")

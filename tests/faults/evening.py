@@ -19,8 +19,9 @@ from tests.faults.judge import RECOVERY, Evidence, Fault, Findings, judge, read
 from tests.faults.people import Parent, Player
 from tests.faults.stage import Stage
 
-#: How long a fault lasts, and the quiet before and after it; a thorough run takes 12.
+#: How long a fault lasts, and the quiet before and after it; a thorough run takes 10.
 FAULT_SECONDS: Final = float(os.environ.get("FAULT_SECONDS", "1"))
+QUIET_SECONDS: Final = min(FAULT_SECONDS, 3.0)
 #: Households of each kind.
 SINGLES, FAMILIES, SIBLINGS, SCHOLARS = 10, 2, 4, 2
 
@@ -44,9 +45,13 @@ class Evening:
     def books(self) -> Sequence[Book]:
         return self.evidence.books
 
-    def play_on(self, seconds: float = FAULT_SECONDS) -> None:
+    def play_on(self, seconds: float = QUIET_SECONDS) -> None:
         """Lets so much time pass; players play."""
         time.sleep(seconds)
+
+    def endure(self) -> None:
+        """Lets the time of a fault pass."""
+        self.play_on(FAULT_SECONDS)
 
     def await_everybody(self, seconds: float = LONG) -> bool:
         """Whether a beat of every child that is sent from now on was taken."""
@@ -84,6 +89,11 @@ class Evening:
         finally:
             enough.set()
             self._late.extend(futures)
+
+    @property
+    def refused(self) -> int:
+        """Beats that were refused so far."""
+        return counts(self.books)["beat 503"]
 
     def note_kill(self) -> None:
         """A process of the service is killed now: its connections are reset."""
@@ -212,7 +222,8 @@ def _family_books(stage: Stage) -> list[list[Book]]:
 
 def _tight_books(stage: Stage) -> list[Book]:
     """Children whose time runs out before, during and after the fault."""
-    lasts = [FAULT_SECONDS * share + 0.5 for share in (0.5, 1.2, 1.8, 2.4, 3.5)]
+    quiet, fault = QUIET_SECONDS, FAULT_SECONDS
+    lasts = [quiet / 2, quiet + fault / 10, quiet + fault / 2, quiet + fault, 2 * quiet + fault]
     homes = [stage.household(minutes=15, watched=900 - left) for left in lasts]
     return [
         Book(home.child, home, left, limits={15}) for home, left in zip(homes, lasts, strict=True)

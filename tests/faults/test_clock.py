@@ -27,7 +27,7 @@ def steps() -> Iterator["Steps"]:
         yield Steps(Path(folder) / "clock")
 
 
-def test_clock_stepped(steps: "Steps") -> None:
+def test_a_clock_set_an_hour_forth_and_back_gives_no_child_more(steps: "Steps") -> None:
     faketime = library()
     if faketime is None:
         skip("clock-stepped", "libfaketime is not installed (Debian: faketime)")
@@ -52,6 +52,7 @@ def test_clock_stepped(steps: "Steps") -> None:
                 ahead = "SELECT extract(epoch FROM clock_timestamp()) - %s"
                 (found,) = database.execute(ahead, [now_in_microseconds() / 1e6]).fetchone() or (0,)
                 assert abs(float(found) - seconds) < 1
+            playing.endure()
 
 
 class Steps:

@@ -12,7 +12,7 @@ from tests.faults.evening import FAULT_SECONDS, evening, now_in_microseconds
 from tests.faults.stage import Stage
 
 
-def test_postgresql_restarted_fast(stage: Stage, undying: Service) -> None:
+def test_a_fast_restart_of_postgresql_loses_nothing(stage: Stage, undying: Service) -> None:
     with evening("postgresql-restarted", stage, undying) as playing:
         playing.play_on()
         with playing.fault():
@@ -21,16 +21,16 @@ def test_postgresql_restarted_fast(stage: Stage, undying: Service) -> None:
             stage.postgres.start()
 
 
-def test_postgresql_killed(stage: Stage, undying: Service) -> None:
+def test_a_kill_of_postgresql_loses_nothing(stage: Stage, undying: Service) -> None:
     with evening("postgresql-killed", stage, undying) as playing:
         playing.play_on()
         with playing.fault():
             stage.postgres.kill()
-            playing.play_on()
+            playing.endure()
             stage.postgres.start()
 
 
-def test_rows_locked(stage: Stage, undying: Service) -> None:
+def test_locked_rows_stop_those_children_alone(stage: Stage, undying: Service) -> None:
     with evening("rows-locked", stage, undying) as playing, stage.connect() as holder:
         playing.play_on()
         locked = playing.books[4:10]
@@ -60,13 +60,13 @@ def test_rows_locked(stage: Stage, undying: Service) -> None:
         assert fault.recovered_after is not None
 
 
-def test_connections_exhausted(stage: Stage, undying: Service) -> None:
+def test_connections_that_others_take_are_missed_honestly(stage: Stage, undying: Service) -> None:
     with evening("connections-exhausted", stage, undying) as playing:
         playing.play_on()
         with playing.fault(), Others(stage) as others:
             others.take_every_connection()
             playing.figures["connections of others"] = others.count
-            playing.play_on()
+            playing.endure()
 
 
 class Others:

@@ -21,7 +21,7 @@ _DISK_BYTES = 48 * _MEGABYTE
 _LOG_SETTINGS = {"min_wal_size": "4MB", "max_wal_size": "12MB"}
 
 
-def test_disk_of_the_log_full() -> None:
+def test_a_full_disk_of_the_log_loses_nothing() -> None:
     if os.geteuid() != 0 or shutil.which("mount") is None:
         skip("wal-full", "only root can mount a small disk")
     with servers() as stage, small_disk(stage) as disk:
@@ -42,7 +42,7 @@ def test_disk_of_the_log_full() -> None:
                     return b"PANIC" in log_size.read_bytes()[before:]
 
                 assert wait_until(has_panicked, LONG)
-                playing.play_on()
+                playing.endure()
                 (disk / "ballast").unlink()
                 ended = stage.postgres.ending()
                 playing.figures["PostgreSQL"] = f"ended ({ended})" if ended else "went on by itself"

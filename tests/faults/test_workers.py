@@ -2,7 +2,8 @@
 
 import psutil
 
-from pins.tests.service import Service, await_warm, gunicorn
+from parentalcontrols.processes import wait_until
+from pins.tests.service import LONG, Service, gunicorn
 from tests.faults.evening import FAULT_SECONDS, evening
 from tests.faults.stage import Stage
 
@@ -12,24 +13,31 @@ KILLS = max(2, round(FAULT_SECONDS))
 _HELD_SECONDS = 0.3
 
 
-def busiest(service: Service) -> psutil.Process:
-    """The worker with most connections: one that answers, not one that is still starting."""
-    return max(
-        service.workers(),
-        key=lambda worker: sum(
-            c.status == psutil.CONN_ESTABLISHED for c in worker.net_connections("tcp")
-        ),
-    )
+def connections_of(worker: psutil.Process) -> int:
+    """Players that a worker answers; none where it is dead."""
+    try:
+        found = worker.net_connections("tcp")
+    except psutil.Error:
+        return 0
+    return sum(connection.status == psutil.CONN_ESTABLISHED for connection in found)
 
 
-def test_workers_killed(stage: Stage) -> None:
+def all_answer(service: Service) -> bool:
+    """Whether every worker has players: none is starting."""
+    workers = service.workers()
+    return len(workers) == WORKERS and all(connections_of(worker) for worker in workers)
+
+
+def test_kills_of_workers_lose_nothing_and_count_nothing_twice(stage: Stage) -> None:
     with (
         gunicorn(stage.postgres.url, WORKERS=str(WORKERS), REDIS_URL=stage.valkey.url) as service,
         evening("workers-killed", stage, service) as playing,
         stage.connect() as holder,
     ):
         for round_ in range(KILLS):
-            victim = busiest(service)
+            # Nobody but the service does anything about the one that was killed before.
+            assert wait_until(lambda: all_answer(service), LONG)
+            victim = max(service.workers(), key=connections_of)
             with playing.fault():
                 if round_ % 2 == 0:
                     # Statements wait in PostgreSQL for whole batches whose worker dies meanwhile:
@@ -43,24 +51,20 @@ def test_workers_killed(stage: Stage) -> None:
                     playing.note_kill()
                     victim.kill()
 
-            # Nobody but the service does anything about it.
-            await_warm(stage.postgres.url, WORKERS, busy=True)
-            assert playing.await_everybody()
+        assert wait_until(lambda: all_answer(service), LONG)
         playing.figures["kills"] = KILLS
 
 
-def test_one_of_two_instances_killed(stage: Stage) -> None:
-    settings = {"WORKERS": str(WORKERS), "REDIS_URL": stage.valkey.url}
+def test_when_an_instance_dies_players_go_on_at_the_other(stage: Stage) -> None:
     with (
-        gunicorn(stage.postgres.url, stderr=None, **settings) as dying,
-        gunicorn(stage.postgres.url, stderr=None, **settings) as other,
+        gunicorn(stage.postgres.url, WORKERS="2", REDIS_URL=stage.valkey.url) as dying,
+        gunicorn(stage.postgres.url, WORKERS="2", REDIS_URL=stage.valkey.url) as other,
         evening("instance-killed", stage, dying, other) as playing,
     ):
         playing.play_on()
         with playing.fault():
             playing.note_kill()
-            workers = dying.workers()
-            dying.process.kill()
-            for worker in workers:
-                worker.kill()
+            master = psutil.Process(dying.process.pid)
+            for process in [master, *dying.workers()]:
+                process.kill()
         playing.play_on()
