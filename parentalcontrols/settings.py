@@ -1,81 +1,39 @@
 """All settings, twelve-factor: every knob is an environment variable, a wrong one stops the start.
 
 Outside demo mode (`DEMO=true`, which `make run` sets together with secrets of its own) nothing
-secret has a default. `.env.example` and `docs/operations.md` list the variables.
+secret has a default. `environment.py` reads the variables, `variables.py` says what each means;
+docs/operations.md is made from both by `manage.py settings_table`.
 """
 
-import ipaddress
 import re
 import socket
 import sys
 import warnings
 import zoneinfo
 from pathlib import Path
-from typing import Any, NamedTuple
-from urllib.parse import urlsplit
+from typing import Any
 
-import environ
 import psycopg
 from csp.constants import NONE, SELF
 from django.core.exceptions import ImproperlyConfigured
 from psycopg.conninfo import conninfo_to_dict
 
-
-class Rate(NamedTuple):
-    """So many tries in a window of so many seconds."""
-
-    tries: int
-    seconds: int
-
+from parentalcontrols.environment import Rate
+from parentalcontrols.environment import cache_url as _cache_url
+from parentalcontrols.environment import flag as _flag
+from parentalcontrols.environment import items as _list
+from parentalcontrols.environment import networks as _networks
+from parentalcontrols.environment import number as _number
+from parentalcontrols.environment import origins as _origins
+from parentalcontrols.environment import rate as _rate
+from parentalcontrols.environment import required as _required
+from parentalcontrols.environment import secret as _secret
+from parentalcontrols.environment import text as _text
 
 BASE_DIR = Path(__file__).resolve().parent.parent
-env = environ.Env()
 
 # Every host decides by the same zone rules: those of the pinned `tzdata`, not the system's.
 zoneinfo.reset_tzpath(to=())
-
-
-def _flag(name: str, default: bool = False) -> bool:
-    """A boolean variable; anything but a clear yes or no stops the start."""
-    value = env.str(name, "").strip().lower()
-    if value in {"1", "true", "yes", "on"}:
-        return True
-    if value in {"0", "false", "no", "off"}:
-        return False
-    if not value:
-        return default
-    raise ImproperlyConfigured(f"{name} is neither true nor false: set it to true or false.")
-
-
-def _number(name: str, default: int, *, least: int, most: int) -> int:
-    """A whole number within bounds; anything else stops the start."""
-    text = env.str(name, str(default))
-    try:
-        value = int(text)
-    except ValueError:
-        value = least - 1
-    if not least <= value <= most:
-        raise ImproperlyConfigured(
-            f"{name} must be a whole number from {least} to {most}: set it so, or leave it out."
-        )
-    return value
-
-
-def _required(name: str, hint: str) -> str:
-    value: str = env.str(name, "")
-    if not value:
-        raise ImproperlyConfigured(f"{name} is not set: {hint}")
-    return value
-
-
-def _secret(name: str, purpose: str) -> str:
-    """A secret of at least 32 characters, 10 of them different; no default anywhere."""
-    value = _required(name, f"set it to a random string of 50 characters or more ({purpose}).")
-    if len(value) < 32 or len(set(value)) < 10:
-        raise ImproperlyConfigured(
-            f"{name} is too weak: set it to a random string of 50 characters or more ({purpose})."
-        )
-    return value
 
 
 def _database() -> dict[str, Any]:
@@ -114,59 +72,8 @@ def _database() -> dict[str, Any]:
         "CONN_HEALTH_CHECKS": True,
         "DISABLE_SERVER_SIDE_CURSORS": DATABASE_POOLED,
         "OPTIONS": options,
-        "TEST": {"NAME": env.str("TEST_DATABASE_NAME", "") or None},
+        "TEST": {"NAME": _text("TEST_DATABASE_NAME", "") or None},
     }
-
-
-def _cache_url() -> str:
-    """`REDIS_URL`, of a Redis or a Valkey."""
-    hint = "set it to redis://[:password@]host:port/0."
-    url = _required("REDIS_URL", hint)
-    if urlsplit(url).scheme not in {"redis", "rediss", "unix"}:
-        raise ImproperlyConfigured(f"REDIS_URL is no address of a Redis or Valkey server: {hint}")
-    return url
-
-
-def _rate(name: str, default: str) -> Rate:
-    """`RATELIMIT_<name>` as `count/period`, where a period is as in 30s, 15m, 1h or d."""
-    text = env.str(f"RATELIMIT_{name}", default).strip().lower()
-    found = re.fullmatch(r"([0-9]{1,6})/([0-9]{0,5})([smhd])", text)
-    count, seconds = 0, 0
-    if found is not None:
-        count = int(found[1])
-        seconds = int(found[2] or 1) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[found[3]]
-    if not count or not 1 <= seconds <= 31 * 86400:
-        raise ImproperlyConfigured(
-            f"RATELIMIT_{name} is no rate: write it as count/period, for example {default}."
-        )
-    return Rate(count, seconds)
-
-
-def _networks(name: str) -> list[ipaddress.IPv4Network | ipaddress.IPv6Network]:
-    """Comma-separated addresses or networks."""
-    try:
-        return [ipaddress.ip_network(item) for item in _list(name)]
-    except ValueError:
-        raise ImproperlyConfigured(
-            f"{name} holds what is no address and no network: write 10.0.0.5 or 10.0.0.0/8."
-        ) from None
-
-
-def _list(name: str) -> list[str]:
-    """The items of a comma-separated variable."""
-    return [item.strip() for item in env.str(name, "").split(",") if item.strip()]
-
-
-def _origins(name: str) -> list[str]:
-    """Comma-separated web origins, parsed once (T019)."""
-    origins = [item.rstrip("/") for item in _list(name)]
-    for origin in origins:
-        if not re.fullmatch(r"https?://(\[[0-9a-f:]+\]|[a-z0-9.-]+)(:[0-9]{1,5})?", origin):
-            raise ImproperlyConfigured(
-                f"{name} holds {origin!r}, which is no origin: "
-                "write https://host[:port], in small letters."
-            )
-    return origins
 
 
 # A statement is prepared when it was sent so many times.
@@ -178,7 +85,7 @@ DEBUG = False
 SERVING = _flag("SERVING")
 TESTING = "pytest" in sys.modules
 # Greenlets or threads; only the former gather heartbeats (viewingtime.gathering).
-WORKER_CLASS = env.str("WORKER_CLASS", "gevent")
+WORKER_CLASS = _text("WORKER_CLASS", "gevent")
 if WORKER_CLASS not in {"gevent", "gthread"}:
     raise ImproperlyConfigured("WORKER_CLASS is neither gevent nor gthread: set it to one of them.")
 
@@ -220,7 +127,7 @@ elif not ALLOWED_HOSTS:
         "ALLOWED_HOSTS is not set: name the host names that clients use, separated by commas."
     )
 CSRF_TRUSTED_ORIGINS = _origins("CSRF_TRUSTED_ORIGINS")
-BASE_URL = env.str("BASE_URL", "http://127.0.0.1:8000").rstrip("/")
+BASE_URL = _text("BASE_URL", "http://127.0.0.1:8000").rstrip("/")
 
 INSTALLED_APPS = [
     # Before the admin, whose templates it completes.
@@ -316,7 +223,7 @@ AUDITED_QUERIES = "viewingtime.audited_queries.audited"
 # A cache that is down must cost milliseconds, not seconds: short timeouts, no retry.
 _REDIS = {
     "BACKEND": "django_redis.cache.RedisCache",
-    "LOCATION": _cache_url(),
+    "LOCATION": _cache_url("REDIS_URL"),
     "OPTIONS": {
         "CONNECTION_POOL_KWARGS": {
             "socket_connect_timeout": 0.1,
@@ -364,7 +271,7 @@ TOKEN_AUDIENCE = "viewingtime-api"
 
 # How many wrong guesses at a password are let through, per e-mail or account and per address.
 RATELIMIT_ENABLED = _flag("RATELIMIT_ENABLED", default=True)
-RATELIMITS = {
+RATELIMITS: dict[str, Rate] = {
     "LOGIN_ACCOUNT": _rate("LOGIN_ACCOUNT", "10/15m"),
     "LOGIN_ADDRESS": _rate("LOGIN_ADDRESS", "100/15m"),
     "PIN_RESET": _rate("PIN_RESET", "5/30m"),
@@ -381,15 +288,15 @@ METRICS_FLUSH_SECONDS = _number("METRICS_FLUSH_SECONDS", 2, least=1, most=5)
 METRICS_MINUTE_DAYS = _number("METRICS_MINUTE_DAYS", 2, least=1, most=30)
 METRICS_HOUR_DAYS = _number("METRICS_HOUR_DAYS", 30, least=METRICS_MINUTE_DAYS, most=400)
 METRICS_DAY_DAYS = _number("METRICS_DAY_DAYS", 400, least=METRICS_HOUR_DAYS, most=4000)
-INSTANCE_NAME = env.str("INSTANCE_NAME", "").strip()
-INSTANCE_NAME = INSTANCE_NAME or f"{socket.gethostname()}:{env.str('PORT', '') or 8000}"
+INSTANCE_NAME = _text("INSTANCE_NAME", "").strip()
+INSTANCE_NAME = INSTANCE_NAME or f"{socket.gethostname()}:{_text('PORT', '') or 8000}"
 if not re.fullmatch(r"[A-Za-z0-9._:\[\]-]{1,200}", INSTANCE_NAME):
     raise ImproperlyConfigured(
         "INSTANCE_NAME must be 1 to 200 letters, digits or any of . _ : - [ ]: set it so, or "
         "leave it out."
     )
 # Who may read /metrics: who asks from this host, who has the token, or nobody.
-METRICS_ACCESS = env.str("METRICS_ACCESS", "").strip().lower() or "loopback"
+METRICS_ACCESS = _text("METRICS_ACCESS", "").strip().lower() or "loopback"
 if METRICS_ACCESS not in {"loopback", "token", "off"}:
     raise ImproperlyConfigured("METRICS_ACCESS must be loopback, token or off.")
 METRICS_TOKEN = ""
@@ -496,7 +403,7 @@ STORAGES = {
     "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
 }
 
-LOG_LEVEL = env.str("LOG_LEVEL", "INFO").upper()
+LOG_LEVEL = _text("LOG_LEVEL", "INFO").upper()
 if LOG_LEVEL not in {"DEBUG", "INFO", "WARNING", "ERROR"}:
     raise ImproperlyConfigured("LOG_LEVEL must be DEBUG, INFO, WARNING or ERROR.")
 LOGGING = {

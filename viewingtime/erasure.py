@@ -1,8 +1,8 @@
 """Erasing a profile, or a household, for good (docs/operations.md, "Data protection").
 
 One transaction: either everything is gone or nothing is, so nobody ever sees a half-erased
-household, and there is nothing to resume. A million sessions take it seconds; meanwhile it holds
-what belongs to the erased and nothing of anybody else.
+household, and there is nothing to resume. A million sessions take about a second; meanwhile it
+holds what belongs to the erased and nothing of anybody else.
 
 **Nothing comes back.** Whatever writes of a profile holds it first, and whatever belongs to an
 account names it by a foreign key. A beat, a grant, a retry that is under way is either done before

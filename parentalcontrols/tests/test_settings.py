@@ -166,7 +166,7 @@ def test_hashing_leaves_half_of_the_threads_to_requests() -> None:
 
 # Limits, and whose word is taken for an address
 
-RATES = ["LOGIN_ACCOUNT", "LOGIN_ADDRESS", "PIN_RESET", "PIN_RESET_ADDRESS"]
+RATES = ["LOGIN_ACCOUNT", "LOGIN_ADDRESS", "PIN_RESET", "PIN_RESET_ADDRESS", "EXPORT"]
 
 
 def test_by_default_guesses_are_limited_and_no_proxy_is_trusted() -> None:
@@ -176,6 +176,7 @@ def test_by_default_guesses_are_limited_and_no_proxy_is_trusted() -> None:
         "LOGIN_ADDRESS": [100, 900],
         "PIN_RESET": [5, 1800],
         "PIN_RESET_ADDRESS": [50, 1800],
+        "EXPORT": [10, 3600],
     }
     assert value_of("TRUSTED_PROXIES") == []
 
