@@ -13,9 +13,7 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "parentalcontrols.settings")
 _django = get_wsgi_application()
 #: Asked before Django; answers None for what it leaves to Django.
 _plain: Callable[..., Iterable[bytes] | None] = import_string(settings.PLAIN_REQUESTS)
-_read_ahead: Callable[[dict[str, Any]], None] = import_string(
-    "parentalcontrols.parsers.read_ahead"
-)
+_read_ahead: Callable[[dict[str, Any]], None] = import_string("parentalcontrols.parsers.read_ahead")
 
 
 def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
