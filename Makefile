@@ -21,7 +21,7 @@ export PORT DATA_DIR WORKERS BIND_HOST
 # An environment whose Python has gone (an upgrade, a move) is made anew.
 $(shell test -x $(PY) || rm -f $(STAMP))
 
-.PHONY: help run test test-faults test-matrix test-image lint bench format screenshots clean
+.PHONY: help run test test-faults test-matrix test-image lint audit bench format screenshots clean
 .DEFAULT_GOAL := help
 
 help:
@@ -32,6 +32,7 @@ help:
 	@echo "              Django 5.2 and 6; ROWS and ARGS choose, QUICK=1 takes a part of each row"
 	@echo "make test-image    carry out the Dockerfile in a clean root and try the image (root, Debian)"
 	@echo "make lint     style, types, imports, migrations, security"
+	@echo "make audit    known weaknesses of the dependencies, where the service for that is in reach"
 	@echo "make bench    measure everything; ARGS are names; bench-NAME takes one's own ARGS"
 	@echo "make format   let ruff format the code"
 	@echo "make screenshots   take the pictures of docs/images anew, with Debian's Chromium"
@@ -61,9 +62,12 @@ lint: $(STAMP)
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
 	@$(VENV)/bin/lint-imports
-	@$(PY) -m bandit -q -ll -c pyproject.toml -r $(PACKAGES)
+	@$(PY) -m bandit -q -l -c pyproject.toml -r $(PACKAGES)
 	@$(LAUNCHER) with sh -ec "$$ON_SERVERS"
 	@if command -v promtool >/dev/null; then deploy/check; fi
+
+audit: $(STAMP)
+	@.ci/audit
 
 bench: $(STAMP)
 	@$(PY) -m benchmarks $(ARGS)

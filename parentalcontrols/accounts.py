@@ -33,12 +33,15 @@ class TokenPair:
 
 
 def register(*, email: str, password: str, address: str) -> TokenPair:
-    """A new account and its first tokens; an e-mail that is taken is a 400.
+    """A new account and its first tokens; an e-mail that is taken is a 400, too many are a 429.
 
     An e-mail that is taken is no error to the database, whose log would tell it.
     """
     account = Account(email=email)
     with hashing.slot(address):
+        ratelimits.guess(
+            Subject("REGISTER_ADDRESS", address), Subject("REGISTER_EMAIL", email.strip().lower())
+        )
         account.set_password(password)
     with transaction.atomic():
         Account.objects.bulk_create([account], ignore_conflicts=True)
@@ -178,16 +181,21 @@ def _of_profile(profile_id: UUID | None) -> dict[str, Any]:
     return {"profile_id": profile_id} if profile_id is not None else {"profile": None}
 
 
-def refresh(*, token: str) -> TokenPair:
+def refresh(*, token: str, address: str) -> TokenPair:
     """The next pair for the youngest refresh token of a family; everything else is a 401.
 
     The exchange is one conditional UPDATE, so that of two racing copies one wins. A token that
     was exchanged before ends its whole family: somebody has a copy. The scope stays what it was; a
     profile that is deleted takes its families with it.
+
+    Failures are counted by address, exchanges by log-in and not by account: a child's device must
+    not be able to use up the parent's.
     """
+    failure = ratelimits.guess(Subject("REFRESH_ADDRESS", address, is_known=False))
     claims = authentication.read_refresh_token(token)
     account = Account.objects.filter(id=claims.account_id).first()
     authentication.require_live(account, claims)
+    ratelimits.guess(Subject("REFRESH_LOGIN", str(claims.family_id)))
     family = RefreshFamily.objects.filter(
         id=claims.family_id,
         account_id=claims.account_id,
@@ -202,6 +210,7 @@ def refresh(*, token: str) -> TokenPair:
     if not exchanged or account is None:
         family.update(revoked_at=Now())
         raise AuthenticationFailed
+    failure.succeeded()
     return _pair(
         account, family_id=claims.family_id, token_id=token_id, profile_id=claims.profile_id
     )

@@ -90,6 +90,18 @@ class LengthMiddleware:
         return response
 
 
+class NoStoreMiddleware:
+    """Lets nobody keep an answer that does not say how long it is good: it may be private."""
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        response = self.get_response(request)
+        response.headers.setdefault("Cache-Control", "no-store")
+        return response
+
+
 class RefusalMiddleware:
     """Counts problems by their codes, and faults of ours."""
 

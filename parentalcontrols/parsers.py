@@ -76,6 +76,10 @@ def read_ahead(environ: dict[str, Any]) -> None:
         environ["wsgi.input"] = _Unreadable(error)
 
 
+#: How deep an object's lists and objects may be nested, itself included.
+MOST_DEPTH = 32
+
+
 def decode_object(body: bytes) -> dict[str, Any]:
     """The JSON object in a body; anything else is a 400 (NaN, deep nesting, lone surrogates)."""
     try:
@@ -84,7 +88,23 @@ def decode_object(body: bytes) -> dict[str, Any]:
         raise ParseError("The request's body is not JSON.") from None
     if not isinstance(document, dict):
         raise ParseError("The request's body is no JSON object.")
+    if _is_deep(document):
+        raise ParseError(f"The request's body is nested deeper than {MOST_DEPTH}.")
     return document
+
+
+def _is_deep(document: dict[str, Any]) -> bool:
+    level: list[Any] = [document]
+    for _ in range(MOST_DEPTH):
+        level = [
+            inner
+            for outer in level
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+            if isinstance(inner, (dict, list))
+        ]
+        if not level:
+            return False
+    return True
 
 
 class JSONRequest(Request):

@@ -6,8 +6,10 @@ row per try costs nothing beside it, and an outage of the cache lifts no limit.
 """
 
 import ipaddress
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from uuid import UUID
 
 from django.conf import settings
 from django.db import connection
@@ -103,17 +105,25 @@ def guess(*subjects: Subject) -> Guess:
     return Guess(subjects)
 
 
+def export(request: HttpRequest, account_id: UUID) -> None:
+    """Counts a file that an account takes away; raises `Throttled` (429)."""
+    guess(
+        Subject("EXPORT_ADDRESS", client_address(request)),
+        Subject("EXPORT", str(account_id)),
+    )
+
+
 def client_address(request: HttpRequest) -> str:
     """The address that a request came from, as the unit that limits count.
 
     `X-Forwarded-For` is believed as far as trusted proxies wrote it (`TRUSTED_PROXIES`): its last
-    address that is none of theirs. Of an IPv6 address the network counts (/64), which is what one
-    household has.
+    address that is none of theirs, with a port or without. Of an IPv6 address the network counts
+    (/64), which is what one household has.
     """
     found = _address(request.META.get("REMOTE_ADDR", ""))
     forwarded = request.META.get("HTTP_X_FORWARDED_FOR", "").split(",")
     while found is not None and forwarded and _is_trusted(found):
-        before = _address(forwarded.pop())
+        before = _address(_without_port(forwarded.pop()))
         if before is None:
             break
         found = before
@@ -126,6 +136,12 @@ def client_address(request: HttpRequest) -> str:
 
 def _is_trusted(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
     return any(address in network for network in settings.TRUSTED_PROXIES)
+
+
+def _without_port(text: str) -> str:
+    """`192.0.2.1:80` and `[2001:db8::1]:80`, as some proxies write, without what is not needed."""
+    found = re.fullmatch(r"(?:([0-9.]+)|\[([^\]]*)\])(?::[0-9]{1,5})?", text.strip())
+    return text if found is None else found[1] or found[2]
 
 
 def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:

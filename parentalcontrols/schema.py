@@ -39,7 +39,7 @@ _MEANINGS = {
     "408": "the body did not come in time",
     "413": "the body is too large",
     "415": "the body is not JSON",
-    "429": "too many guesses, or exports",
+    "429": "too many guesses, registrations or files",
     "503": "the service cannot answer right now",
 }
 _RETRY_AFTER = {
@@ -54,6 +54,13 @@ _HEADERS = {
     "429": _RETRY_AFTER,
     "503": _RETRY_AFTER,
 }
+
+
+#: How the paths end that have a limit of their own (`RATELIMITS` of the settings).
+LIMITED = (
+    *("/register", "/login", "/refresh", "/pin", "/pin/verify", "/pin/reset", "/grant"),
+    *("/history", "/weekly-report", "/account/export", "/account/erase"),
+)
 
 
 class ProblemAwareSchema(AutoSchema):
@@ -128,7 +135,7 @@ class ProblemAwareSchema(AutoSchema):
             statuses |= {"401"}
         if self.get_auth() and not self._is_every_players():
             statuses |= {"403"}
-        if self.path.endswith(("/login", "/pin/reset", "/account/export", "/account/erase")):
+        if self.path.endswith(LIMITED):
             statuses |= {"429"}
         if "{" in self.path or self.path.endswith("/heartbeat"):
             statuses |= {"404"}

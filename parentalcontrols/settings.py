@@ -160,6 +160,7 @@ MIDDLEWARE = [
     "parentalcontrols.request_ids.RequestIdMiddleware",
     "parentalcontrols.middleware.RefusalMiddleware",
     "parentalcontrols.middleware.LengthMiddleware",
+    "parentalcontrols.middleware.NoStoreMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "corsheaders.middleware.CorsMiddleware",
@@ -269,14 +270,21 @@ REFRESH_TOKEN_SECONDS = _number("REFRESH_TOKEN_SECONDS", 30 * 86400, least=3600,
 TOKEN_ISSUER = "viewingtime"
 TOKEN_AUDIENCE = "viewingtime-api"
 
-# How many wrong guesses at a password are let through, per e-mail or account and per address.
+# How many wrong guesses at a password or PIN are let through, per e-mail or account and per
+# address; and how many registrations, exchanges of refresh tokens, and files to take away.
 RATELIMIT_ENABLED = _flag("RATELIMIT_ENABLED", default=True)
 RATELIMITS: dict[str, Rate] = {
     "LOGIN_ACCOUNT": _rate("LOGIN_ACCOUNT", "10/15m"),
     "LOGIN_ADDRESS": _rate("LOGIN_ADDRESS", "100/15m"),
     "PIN_RESET": _rate("PIN_RESET", "5/30m"),
     "PIN_RESET_ADDRESS": _rate("PIN_RESET_ADDRESS", "50/30m"),
-    "EXPORT": _rate("EXPORT", "10/1h"),
+    "PIN_ADDRESS": _rate("PIN_ADDRESS", "50/30m"),
+    "REGISTER_EMAIL": _rate("REGISTER_EMAIL", "10/1h"),
+    "REGISTER_ADDRESS": _rate("REGISTER_ADDRESS", "300/1h"),
+    "REFRESH_LOGIN": _rate("REFRESH_LOGIN", "60/15m"),
+    "REFRESH_ADDRESS": _rate("REFRESH_ADDRESS", "300/15m"),
+    "EXPORT": _rate("EXPORT", "30/1h"),
+    "EXPORT_ADDRESS": _rate("EXPORT_ADDRESS", "300/1h"),
 }
 # Proxies whose `X-Forwarded-For` is believed.
 TRUSTED_PROXIES = _networks("TRUSTED_PROXIES")

@@ -235,8 +235,33 @@ TABLES: Final[dict[str, tuple[Variable, ...]]] = {
             "wrong passwords at `pin/reset` from one address",
         ),
         Variable(
+            "RATELIMIT_PIN_ADDRESS",
+            "wrong PINs from one address, whosever they are; the PIN's own lock is beside it",
+        ),
+        Variable(
+            "RATELIMIT_REGISTER_EMAIL",
+            "registrations of one e-mail, successful or not",
+        ),
+        Variable(
+            "RATELIMIT_REGISTER_ADDRESS",
+            "registrations from one address, successful or not. `manage.py play` registers its "
+            "families from one",
+        ),
+        Variable(
+            "RATELIMIT_REFRESH_LOGIN",
+            "exchanges of refresh tokens of one log-in, or of one child's device",
+        ),
+        Variable(
+            "RATELIMIT_REFRESH_ADDRESS",
+            "refresh tokens from one address that were not good",
+        ),
+        Variable(
             "RATELIMIT_EXPORT",
-            "exports of one household",
+            "files that one account takes away: history and report as CSV, and its export",
+        ),
+        Variable(
+            "RATELIMIT_EXPORT_ADDRESS",
+            "files that one address takes away",
         ),
         Variable(
             "RATELIMIT_ENABLED",
@@ -245,7 +270,8 @@ TABLES: Final[dict[str, tuple[Variable, ...]]] = {
         Variable(
             "TRUSTED_PROXIES",
             "addresses and networks of proxies in front, separated by commas, whose "
-            "`X-Forwarded-For` is believed. **Needed behind a proxy**: without it all clients "
+            "`X-Forwarded-For` is believed: its last address that is none of theirs counts, with "
+            "or without a port. **Needed behind a proxy**: without it all clients "
             "share the proxy's address, and 100 wrong passwords of anybody keep everybody out "
             "for a quarter of an hour. Name no network from which clients come: they could "
             "write any address",
@@ -336,8 +362,8 @@ TABLES: Final[dict[str, tuple[Variable, ...]]] = {
         Variable(
             "WORKER_CONNECTIONS",
             "connections of each process, and no more than the files it may open, which it raises "
-            "as far as it may. Where nine tenths wait for a request, the one that waits longest is "
-            "closed for a new one",
+            "as far as it may. Beyond nine tenths of it the one whose last answer is longest ago, "
+            "idle or slow, is closed for a new one",
         ),
         Variable(
             "CLIENT_SECONDS",

@@ -131,7 +131,9 @@ class RefreshView(OpenView):
     def post(self, request: Request) -> Response:
         body = RefreshSerializer(data=request.data)
         body.is_valid(raise_exception=True)
-        pair = accounts.refresh(token=body.validated_data["refresh_token"])
+        pair = accounts.refresh(
+            token=body.validated_data["refresh_token"], address=ratelimits.client_address(request)
+        )
         return Response(TokenPairSerializer(pair).data)
 
 

@@ -4,7 +4,8 @@ that have so long for what they send and take.
 
 import errno
 import time
-from contextlib import AbstractContextManager, nullcontext, suppress
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import Any, Final
 
 import gevent
@@ -20,8 +21,8 @@ _REHEARSAL_SECONDS: Final = 2.0
 _MOST_HELD: Final = 65536
 #: Bytes of an answer that a client has to take within its time.
 _PIECE: Final = 65536
-#: Of all connections that a worker may have, the part that may wait for a request.
-_WAITING_SHARE: Final = 0.9
+#: Of all connections that a worker may have, the part beyond which old ones make room.
+_FULL: Final = 0.9
 
 
 class SlowClient(TimeoutError):
@@ -34,14 +35,20 @@ class _Client:
     In between it may be silent for as long as a connection is kept alive.
     """
 
-    __slots__ = ("_deadline", "_keepalive", "_request", "_seconds", "_sock")
+    __slots__ = ("_deadline", "_is_sending", "_keepalive", "_request", "_seconds", "_sock")
 
     def __init__(self, sock: Any, *, seconds: float, keepalive: float) -> None:
         self._sock = sock
         self._seconds = seconds
         self._keepalive = keepalive
         self._request: Any = None
+        self._is_sending = False
         self._deadline: float | None = None
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether there is no request."""
+        return self._request is None
 
     def begin(self, request: Any) -> None:
         """A request's head has come; what is received now is its body."""
@@ -80,26 +87,40 @@ class _Client:
     def sendall(self, data: bytes) -> None:
         """Raises `ConnectionResetError` where a piece is not taken in time."""
         rest = memoryview(data)
-        try:
+        with self._sending():
             while rest:
                 self._sock.settimeout(self._seconds)
                 self._sock.sendall(rest[:_PIECE])
                 rest = rest[_PIECE:]
-        except TimeoutError:
-            raise ConnectionResetError(errno.ECONNRESET, "a client does not read") from None
 
     def sendfile(self, *args: Any, **kwargs: Any) -> Any:
         """The same for a file."""
-        self._sock.settimeout(self._seconds)
-        try:
+        with self._sending():
+            self._sock.settimeout(self._seconds)
             return self._sock.sendfile(*args, **kwargs)
+
+    @contextmanager
+    def _sending(self) -> Iterator[None]:
+        self._is_sending = True
+        try:
+            yield
         except TimeoutError:
             raise ConnectionResetError(errno.ECONNRESET, "a client does not read") from None
+        except OSError as error:
+            if error.errno != errno.EBADF:
+                raise
+            # How gevent tells of `hang_up`.
+            raise ConnectionResetError(errno.ECONNRESET, "a client had to go") from None
+        finally:
+            self._is_sending = False
 
     def hang_up(self) -> None:
-        """Lets a wait for a request end; one that is there already is still answered."""
+        """Ends a wait for what the client sends, or for it to take an answer.
+
+        A request that is there already is still answered.
+        """
         with suppress(OSError):
-            self._sock.shutdown(socket.SHUT_RD)
+            self._sock.shutdown(socket.SHUT_RDWR if self._is_sending else socket.SHUT_RD)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._sock, name)
@@ -146,9 +167,9 @@ class Worker(GeventWorker):  # type: ignore[misc]
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._client_seconds = 0.0
-        self._most_waiting = max(1, int(self.worker_connections * _WAITING_SHARE))
-        #: Connections without a request, the one that waits longest first.
-        self.waiting: dict[_Client, None] = {}
+        self._most = max(1, int(self.worker_connections * _FULL))
+        #: Every connection, that first whose last request was answered longest ago.
+        self.clients: dict[_Client, None] = {}
 
     def rehearse(self) -> None:
         """Answers a request that nobody sent: what reads and writes HTTP is made on first use."""
@@ -166,20 +187,19 @@ class Worker(GeventWorker):  # type: ignore[misc]
         return nullcontext()
 
     def handle(self, listener: Any, client: Any, addr: Any) -> None:
-        """Serves a connection; where too many wait for a request the oldest has to go."""
-        if len(self.waiting) >= self._most_waiting:
-            oldest = next(iter(self.waiting))
-            del self.waiting[oldest]
+        """Serves a connection; where there are too many, one that is idle or slow has to go."""
+        if len(self.clients) >= self._most:
+            oldest = next(iter(self.clients))
+            del self.clients[oldest]
             oldest.hang_up()
         known = _Client(client, seconds=self._client_seconds, keepalive=self.cfg.keepalive)
-        self.waiting[known] = None
+        self.clients[known] = None
         try:
             super().handle(listener, known, addr)
         finally:
-            self.waiting.pop(known, None)
+            self.clients.pop(known, None)
 
     def handle_request(self, listener_name: Any, req: Any, sock: _Client, addr: Any) -> None:
-        self.waiting.pop(sock, None)
         sock.begin(req)
         client = _OneWrite(sock)
         try:
@@ -187,7 +207,8 @@ class Worker(GeventWorker):  # type: ignore[misc]
         finally:
             client.flush()
             sock.end()
-            self.waiting[sock] = None
+            if self.clients.pop(sock, self) is None:
+                self.clients[sock] = None
 
     def run(self) -> None:
         # Not before: the master, too, imports this module, and must not load the settings.
@@ -204,6 +225,7 @@ class Worker(GeventWorker):  # type: ignore[misc]
         gevent.sleep(LINGER_SECONDS)
         deadline = time.monotonic() + self.cfg.graceful_timeout
         while time.monotonic() < deadline:
-            for client in list(self.waiting):
-                client.hang_up()
+            for client in list(self.clients):
+                if client.is_idle:
+                    client.hang_up()
             gevent.sleep(0.2)

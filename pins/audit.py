@@ -12,6 +12,7 @@ from uuid import UUID
 
 from django.http import HttpRequest
 
+from parentalcontrols import ratelimits
 from parentalcontrols.authentication import Caller
 from pins.models import ActorKind, AuditAction, AuditEntry
 
@@ -23,12 +24,16 @@ _LONGEST_DEVICE = 200
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """Who acts: the kind of token or person, its id, and the device as far as it is known."""
+    """Who acts: the kind of token or person, its id, and the device as far as it is known.
+
+    `address` is what limits on guessing count, and is not recorded.
+    """
 
     kind: ActorKind
     id: UUID | None = None
     login_id: UUID | None = None
     device: str = ""
+    address: str = ""
 
 
 #: Whoever runs `manage.py`.
@@ -51,6 +56,7 @@ def caller(request: HttpRequest, who: Caller) -> Actor:
         id=who.account_id if is_parent else who.profile_id,
         login_id=who.login_id,
         device=_device(request),
+        address=ratelimits.client_address(request),
     )
 
 

@@ -15,7 +15,9 @@ from uuid import UUID, uuid4
 from django.db import connection, transaction
 
 from adminmetrics import recorder
+from parentalcontrols import ratelimits
 from parentalcontrols.problems import Problem, unavailable
+from parentalcontrols.ratelimits import Guess, Subject
 from pins import audit, hashing, sql
 from pins.audit import Actor
 from pins.models import AuditAction
@@ -60,7 +62,8 @@ def check(account_id: UUID, pin: str, *, actor: Actor) -> UUID:
     """The version of the account's PIN if it is this one, else a `Problem`.
 
     403 `incorrect_pin` or `pin_locked`, 400 `pin_not_set`; 503 where too many are being checked,
-    which spends no attempt. Never inside a transaction: its rollback would give a guess back.
+    and 429 after too many wrong ones from the actor's address, which spend no attempt. Never
+    inside a transaction: its rollback would give a guess back.
     """
     try:
         version = _check(account_id, pin, actor)
@@ -75,12 +78,27 @@ def _check(account_id: UUID, pin: str, actor: Actor) -> UUID:
     started = time.monotonic()
     _refuse_locked(_one(sql.LOCK_STATE, account_id=account_id))
     with hashing.slot(account_id):
-        with hashing.turn():
-            outcome = _evaluate(account_id, pin, _reserve(account_id, actor), actor)
+        guess = _guess_from(actor.address)
+        try:
+            with hashing.turn():
+                outcome = _evaluate(account_id, pin, _reserve(account_id, actor), actor)
+        except Problem:
+            # Nothing was evaluated.
+            guess.succeeded()
+            raise
+        if not isinstance(outcome, Problem):
+            guess.succeeded()
         take_as_long_as_any(started)
     if isinstance(outcome, Problem):
         raise outcome
     return outcome
+
+
+def _guess_from(address: str) -> Guess:
+    """A guess that counts for an address; for none where there is no address."""
+    if not address:
+        return Guess(())
+    return ratelimits.guess(Subject("PIN_ADDRESS", address, is_known=False))
 
 
 def take_as_long_as_any(started: float) -> None:

@@ -13,7 +13,6 @@ from rest_framework.response import Response
 
 from parentalcontrols import accounts, profiles, ratelimits
 from parentalcontrols.fields import StrictCharField
-from parentalcontrols.ratelimits import Subject
 from parentalcontrols.views import BoundedView, account_of, actor_of, caller_of
 from viewingtime import erasure, exports
 
@@ -53,7 +52,7 @@ class ExportView(BoundedView):
     def get(self, request: Request) -> StreamingHttpResponse:
         account_id = caller_of(request).account_id
         with exports.turn():
-            ratelimits.guess(Subject("EXPORT", str(account_id)))
+            ratelimits.export(request, account_id)
             found = exports.export(account_id)
         headers = {**self._headers(), "Content-Length": str(found.size)}
         return StreamingHttpResponse(found.parts(), content_type=_JSON, headers=headers)

@@ -34,6 +34,7 @@ PATHS: Final = {reverse("heartbeat"): False, reverse("heartbeats"): True}
 #: What every answer of the API carries (`SecurityMiddleware` and others set it for the rest).
 _HEADERS: Final = [
     ("Content-Type", "application/json"),
+    ("Cache-Control", "no-store"),
     ("X-Content-Type-Options", "nosniff"),
     ("Referrer-Policy", "same-origin"),
     ("Cross-Origin-Opener-Policy", "same-origin"),

@@ -12,6 +12,7 @@ from uuid import UUID
 import msgspec
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
+from rest_framework.exceptions import ParseError
 
 from parentalcontrols.fields import (
     StrictBooleanField,
@@ -24,6 +25,7 @@ from parentalcontrols.models import (
     LIMIT_STEP_MINUTES,
     ViewingTimeConfig,
 )
+from parentalcontrols.parsers import decode_object
 from parentalcontrols.problems import Problem, invalid
 from parentalcontrols.schema import FieldErrorSerializer
 from parentalcontrols.serializers import PinField
@@ -99,12 +101,12 @@ def decode_heartbeats(body: bytes, *, is_batch: bool) -> list[Heartbeat] | None:
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
         pass
     try:
-        document = msgspec.json.decode(body)
+        document = decode_object(body)
         if is_batch:
             batch = msgspec.convert(document, HeartbeatBatchBody)
             return [beat.heartbeat() for beat in batch.heartbeats]
         return [msgspec.convert(document, HeartbeatBody).heartbeat()]
-    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
+    except (msgspec.MsgspecError, ParseError):
         return None
 
 

@@ -18,7 +18,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from adminmetrics import recorder
-from parentalcontrols import idempotency, profiles
+from parentalcontrols import idempotency, profiles, ratelimits
 from parentalcontrols.authentication import AnyCaller, CallerAuthentication, ParentOnly
 from parentalcontrols.models import Title
 from parentalcontrols.problems import Problem, invalid, not_found
@@ -361,6 +361,7 @@ class HistoryView(JSONOrCSVView):
         else:
             place = read_cursor(cursor, **days)
         if as_file:
+            ratelimits.export(request, profile.account_id)
             return spreadsheets.history_file(profile_id=profile.id, place=place)
         page = history.read(profile_id=profile.id, place=place, size=history.PAGE_SESSIONS)
         return Response(history_body(profile.id, page))
@@ -379,6 +380,8 @@ class WeeklyReportView(JSONOrCSVView):
     )
     def get(self, request: Request) -> HttpResponseBase:
         as_file = spreadsheets.asked_for(request)
+        if as_file:
+            ratelimits.export(request, caller_of(request).account_id)
         report = _recorded_report(caller_of(request).account_id)
         if as_file:
             return spreadsheets.report_file(report)

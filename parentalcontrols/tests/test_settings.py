@@ -142,6 +142,9 @@ def test_debug_cannot_be_switched_on() -> None:
         ("HASHING_NICENESS", "-1"),
         ("HASHING_NICENESS", "20"),
         ("LOG_LEVEL", "LOUD"),
+        ("CLIENT_SECONDS", "0"),
+        ("CLIENT_SECONDS", "301"),
+        ("WORKER_CONNECTIONS", "15"),
     ],
 )
 def test_a_value_out_of_bounds_is_refused(name: str, value: str) -> None:
@@ -166,7 +169,11 @@ def test_hashing_leaves_half_of_the_threads_to_requests() -> None:
 
 # Limits, and whose word is taken for an address
 
-RATES = ["LOGIN_ACCOUNT", "LOGIN_ADDRESS", "PIN_RESET", "PIN_RESET_ADDRESS", "EXPORT"]
+RATES = [
+    *("LOGIN_ACCOUNT", "LOGIN_ADDRESS", "PIN_RESET", "PIN_RESET_ADDRESS", "PIN_ADDRESS"),
+    *("REGISTER_EMAIL", "REGISTER_ADDRESS", "REFRESH_LOGIN", "REFRESH_ADDRESS"),
+    *("EXPORT", "EXPORT_ADDRESS"),
+]
 
 
 def test_by_default_guesses_are_limited_and_no_proxy_is_trusted() -> None:
@@ -176,7 +183,13 @@ def test_by_default_guesses_are_limited_and_no_proxy_is_trusted() -> None:
         "LOGIN_ADDRESS": [100, 900],
         "PIN_RESET": [5, 1800],
         "PIN_RESET_ADDRESS": [50, 1800],
-        "EXPORT": [10, 3600],
+        "PIN_ADDRESS": [50, 1800],
+        "REGISTER_EMAIL": [10, 3600],
+        "REGISTER_ADDRESS": [300, 3600],
+        "REFRESH_LOGIN": [60, 900],
+        "REFRESH_ADDRESS": [300, 900],
+        "EXPORT": [30, 3600],
+        "EXPORT_ADDRESS": [300, 3600],
     }
     assert value_of("TRUSTED_PROXIES") == []
 

@@ -6,7 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any
@@ -307,3 +307,21 @@ def test_of_too_many_connections_those_go_that_wait_longest_for_a_request(cast: 
         assert 10 < len(still) <= 19
         assert still == idle[-len(still) :]
         line.close()
+
+
+def test_of_too_many_slow_clients_the_oldest_go_and_the_others_are_served(cast: Cast) -> None:
+    """Also where none of them would be cut off for a long time."""
+    (child,) = children(1)
+    begun = post_of(BEAT, child.token, "Content-Length: 100000") + b"{"
+    with one_worker(WORKER_CONNECTIONS="20") as service, ExitStack() as opened:
+        told = None
+        for number in range(60):
+            client = opened.enter_context(connect(service, buffer=2048))
+            client.sendall(head_of("GET", LARGE) * OFTEN if number % 2 else begun)
+            if number % 2:
+                assert client.recv(8) == b"HTTP/1.1"
+            with closing(Line(service, child.token)) as line:
+                session = None if told is None else told.body["session_id"]
+                told = line.post(BEAT, child.beat(session))
+                assert told.status == 200
+        assert wait_until(lambda: opened_at(service) <= 20, LONG)

@@ -29,6 +29,7 @@ BEAT, BEATS = "/viewing-time/heartbeat", "/viewing-time/heartbeats"
 #: What a client sees of an answer besides its status and body.
 HEADERS = (
     "Content-Type",
+    "Cache-Control",
     "Content-Length",
     "Retry-After",
     "WWW-Authenticate",

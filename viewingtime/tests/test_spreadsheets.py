@@ -260,8 +260,8 @@ def test_a_part_is_read_when_the_one_before_it_was_sent(long_ago: Cast) -> None:
         assert next(parts).count(b"\r\n") == 10
         assert len(after) == 1
         assert len(list(parts)) == 7
-    # Nine parts, of which the first came with token, profile and today.
-    assert (seen, len(after)) == (4, 8)
+    # Nine parts, of which the first came with token, profile, today and two counts.
+    assert (seen, len(after)) == (6, 8)
 
 
 def test_every_part_has_a_deadline_of_its_own(long_ago: Cast) -> None:
