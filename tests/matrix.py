@@ -20,7 +20,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from xml.etree import ElementTree  # nosec B405 - of files that pytest wrote for us
+from xml.etree import ElementTree  # nosec B405
 
 PROJECT = Path(__file__).resolve().parent.parent
 FOLDER = PROJECT / ".matrix"
@@ -81,11 +81,11 @@ def pgbouncer() -> Setting:
 
 def django_6() -> Setting:
     """An environment with the pinned requirements, but Django."""
-    python = FOLDER / "django-6" / "bin" / "python"
-    stamp = python.parent / f"installed-{DJANGO_6}"
+    folder = FOLDER / "django-6"
+    python, stamp = folder / "bin" / "python", folder / f"installed-{DJANGO_6}"
     if not stamp.exists():
-        shutil.rmtree(python.parent.parent, ignore_errors=True)
-        subprocess.run([_newer_python(), "-m", "venv", python.parent.parent], check=True)
+        shutil.rmtree(folder, ignore_errors=True)
+        subprocess.run([_newer_python(), "-m", "venv", str(folder)], check=True)
         runtime = (PROJECT / "requirements.txt").read_text()
         pinned = FOLDER / "requirements.txt"
         pinned.write_text(re.sub(r"(?m)^Django==.*$", f"Django=={DJANGO_6}", runtime))
@@ -98,8 +98,8 @@ def django_6() -> Setting:
         (FOLDER / "requirements-dev.txt").write_text(
             "\n".join(["-r requirements.txt", *development])
         )
-        install = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        subprocess.run([*install, "-r", FOLDER / "requirements-dev.txt"], check=True)
+        install = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        subprocess.run([*install, "-r", str(FOLDER / "requirements-dev.txt")], check=True)
         stamp.touch()
     return Setting(python=str(python))
 
