@@ -5,8 +5,8 @@
 A row that lacks a program says so and is skipped; any other that fails makes the exit code 1.
 Debian 12 has PostgreSQL 15, Redis 7.0 and PgBouncer 1.18: apt-get install postgresql-15
 redis-server pgbouncer. The row of Django 6 needs a Python 3.12 or newer, by the name of python3.14,
-python3.13 or python3.12, or in MATRIX_PYTHON; it makes an environment of its own in `.matrix`. ARGS
-are pytest's, in the place of the whole suite.
+python3.13 or python3.12, pyenv's included, or in MATRIX_PYTHON; it makes an environment of its own
+in `.matrix`. ARGS are pytest's, in the place of the whole suite.
 """
 
 import argparse
@@ -20,7 +20,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from xml.etree import ElementTree  # nosec B405 - of files that pytest wrote for us
+from xml.etree import ElementTree  # nosec B405
 
 PROJECT = Path(__file__).resolve().parent.parent
 FOLDER = PROJECT / ".matrix"
@@ -81,11 +81,11 @@ def pgbouncer() -> Setting:
 
 def django_6() -> Setting:
     """An environment with the pinned requirements, but Django."""
-    python = FOLDER / "django-6" / "bin" / "python"
-    stamp = python.parent / f"installed-{DJANGO_6}"
+    folder = FOLDER / "django-6"
+    python, stamp = folder / "bin" / "python", folder / f"installed-{DJANGO_6}"
     if not stamp.exists():
-        shutil.rmtree(python.parent.parent, ignore_errors=True)
-        subprocess.run([_newer_python(), "-m", "venv", python.parent.parent], check=True)
+        shutil.rmtree(folder, ignore_errors=True)
+        subprocess.run([_newer_python(), "-m", "venv", str(folder)], check=True)
         runtime = (PROJECT / "requirements.txt").read_text()
         pinned = FOLDER / "requirements.txt"
         pinned.write_text(re.sub(r"(?m)^Django==.*$", f"Django=={DJANGO_6}", runtime))
@@ -122,8 +122,12 @@ def _program(name: str, package: str) -> str:
 
 def _newer_python() -> str:
     """A Python that Django 6 runs on, one that can make environments."""
+    wanted = ["python3.14", "python3.13", "python3.12"]
+    # pyenv's own names stand for nothing until a version is chosen.
+    pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv", "versions")
+    kept = [str(path) for name in wanted for path in sorted(pyenv.glob(f"*/bin/{name}"))]
     named = os.environ.get("MATRIX_PYTHON")
-    for name in [named] if named else ["python3.14", "python3.13", "python3.12"]:
+    for name in [named] if named else [*wanted, *kept]:
         found = shutil.which(name)
         code = "import ensurepip, ssl, sys; sys.exit(sys.version_info < (3, 12))"
         if found and subprocess.run([found, "-c", code], check=False).returncode == 0:

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any, Self, TypeVar
 
 import psycopg
+from django.db import Error as DatabaseError
 from django.db.backends.postgresql import base
 
 from parentalcontrols.postgresql import deadline
@@ -87,6 +88,18 @@ class DatabaseWrapper(base.DatabaseWrapper):
         if pool is None:
             return super().get_new_connection(conn_params)
         return pool.take(lambda: super(DatabaseWrapper, self).get_new_connection(conn_params))
+
+    def _set_autocommit(self, autocommit: bool) -> None:
+        """Leaves no connection behind that is in neither state.
+
+        Django takes one without autocommit for a transaction of somebody else's: it would open a
+        savepoint in it, fail, and take itself to be in a transaction for as long as it lives.
+        """
+        try:
+            super()._set_autocommit(autocommit)  # type: ignore[misc]
+        except DatabaseError:
+            self.close()
+            raise
 
     def _close(self) -> None:
         pool = self._own_pool()

@@ -409,7 +409,7 @@ class Project:
         package = self.code / "parentalcontrols"
         package.mkdir(parents=True)
         for name in (
-            *("__init__", "launcher", "embedded_servers", "processes"),
+            *("__init__", "launcher", "embedded_servers", "pooler", "processes"),
             *("gunicorn.conf", "worker"),
         ):
             shutil.copy(launcher.PROJECT / "parentalcontrols" / f"{name}.py", package)
