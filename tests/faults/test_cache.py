@@ -14,7 +14,6 @@ from tests.faults.proxy import Proxy
 from tests.faults.stage import Stage, hung
 from viewingtime.tests.village import BEAT
 
-
 #: Changes while Valkey hangs, each after another number of others.
 ROUNDS = max(4, round(FAULT_SECONDS))
 
