@@ -128,7 +128,7 @@ def test_accounts_audit_and_log_ins_in_force_are_left_alone(account):
     prune()
     assert Account.objects.get() == account
     assert AuditEntry.objects.count() == 1
-    assert accounts.refresh(token=pair.refresh_token).token_type == "bearer"
+    assert accounts.refresh(token=pair.refresh_token, address="192.0.2.1").token_type == "bearer"
 
 
 @pytest.mark.parametrize("batch", [1, 3, 4, 12, 13, 5000])
