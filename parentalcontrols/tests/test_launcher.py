@@ -97,6 +97,15 @@ def query(url: str, statement: str) -> list[tuple[object, ...]]:
         return cursor.fetchall() if cursor.description else []
 
 
+@pytest.fixture(scope="module", autouse=True)
+def servers_of_the_packages() -> Iterator[None]:
+    """These tests are about the servers that come with the launcher, whatever others run on."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("POSTGRES_BINARIES", "CACHE_BINARY", "POOLER_BINARY"):
+            patch.delenv(name, raising=False)
+        yield
+
+
 @pytest.fixture
 def folder() -> Iterator[Path]:
     """A folder that `nobody` can reach, too, with a path short enough for sockets."""
