@@ -210,11 +210,14 @@ class Worker(GeventWorker):  # type: ignore[misc]
             if self.clients.pop(sock, self) is None:
                 self.clients[sock] = None
 
-    def run(self) -> None:
+    def load_wsgi(self) -> None:
+        super().load_wsgi()
         # Not before: the master, too, imports this module, and must not load the settings.
         from django.conf import settings
 
         self._client_seconds = float(settings.CLIENT_SECONDS)
+
+    def run(self) -> None:
         gevent.spawn(self._close_idle)
         super().run()
 

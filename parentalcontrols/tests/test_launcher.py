@@ -47,7 +47,7 @@ WSGI = """
 import json, os, socket, psycopg
 from django.conf import settings
 nowhere = {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}
-settings.configure(DATABASES={"default": nowhere}, WEB_PROCESS_STARTS=[])
+settings.configure(DATABASES={"default": nowhere}, WEB_PROCESS_STARTS=[], CLIENT_SECONDS=20)
 
 def beat():
     with psycopg.connect(os.environ["DATABASE_URL"]) as connection:
@@ -568,6 +568,7 @@ def test_the_three_commands_work_when_pasted(used_project: Project) -> None:
         stdout=subprocess.PIPE,
         text=True,
         check=True,
+        timeout=60,
     ).stdout
     assert r"\"profile_id\": \"kid\"" in shown
     assert shown.splitlines()[-1] == "a.b-c kid"
