@@ -499,6 +499,9 @@ def doors(cast: Cast, session_id: str) -> list[tuple[str, str, Any]]:
         ("POST", "/viewing-time/heartbeats", {"heartbeats": [steady]}),
         ("POST", f"/viewing-time/session/{session_id}/end", None),
         ("POST", f"/viewing-time/session/{uuid4()}/end", None),
+        ("GET", "/account/export", None),
+        ("POST", f"/auth/profiles/{child}/erase", {}),
+        ("POST", "/account/erase", {"password": PASSWORD}),
     ]
 
 

@@ -19,6 +19,8 @@ OF_OPERATORS = {
     "parentalcontrols/launcher.py",
     "parentalcontrols/embedded_servers.py",
     "parentalcontrols/processes.py",
+    "parentalcontrols/pooler.py",
+    "parentalcontrols/liveness.py",
     "parentalcontrols/gunicorn.conf.py",
 }
 

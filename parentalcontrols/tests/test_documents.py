@@ -16,6 +16,9 @@ FOLDERS = {
     "pc/": "parentalcontrols/tests/",
     "pins/": "pins/tests/",
     "am/": "adminmetrics/tests/",
+    "faults/": "tests/faults/",
+    "topology/": "tests/topology/",
+    "restore/": "tests/restore/",
 }
 _NAMED = re.compile(r"`((?:[\w./-]*test_\w+\.py)?(?:::\w+)+|[\w./-]*test_\w+\.py)`")
 

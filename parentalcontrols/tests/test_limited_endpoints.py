@@ -249,6 +249,7 @@ def test_every_limited_path_tells_its_429(settings: Settings) -> None:
         "/parental-controls/profiles/{profile_id}/viewing-time/grant",
         "/parental-controls/profiles/{profile_id}/history",
         "/parental-controls/weekly-report",
+        *("/account/export", "/account/erase"),
     }
 
 
