@@ -8,8 +8,8 @@ somebody else holds are left out there; their beats wait in a third queue and ar
 of them at once, every few milliseconds: a lock delays nobody but those who want it.
 
 The queues are bounded, and so is the time in them: past that a 503 is honest, and cheap. A step
-takes no more beats than it can book in time, whatever the database's pace. A beat that fails takes
-no other with it.
+takes no more beats than it can book in time, whatever the database's pace (`viewingtime.pace`). A
+beat that fails takes no other with it.
 
 Only web processes of greenlets gather (`start`); elsewhere `process` is `heartbeats.process`,
 since handing work between operating system threads costs more than it saves (docs/performance.md).
@@ -33,19 +33,12 @@ from parentalcontrols.problems import Problem, as_problem, fault, unavailable
 from viewingtime import heartbeats
 from viewingtime.heartbeats import Heartbeat, Request
 from viewingtime.ledger import Answer
+from viewingtime.pace import Pace
 
 logger = logging.getLogger(__name__)
 
-#: The most beats of one statement, unless a single request has more.
-MOST_BEATS: Final = 500
 #: The most requests that wait in a queue.
 MOST_REQUESTS: Final = 1000
-#: Seconds that a step should take at the most: where beats are slow it takes fewer of them.
-_STEP_SECONDS: Final = 0.4
-#: Seconds of a step that tells nothing about how many beats are too many.
-_SHORT_SECONDS: Final = 0.02
-#: Beats that a step always may take.
-_LEAST_BEATS: Final = 4
 #: Seconds between two tries to have the profiles that somebody holds.
 _HELD_SECONDS: Final = 0.01
 #: Seconds that a beat has to have left to be tried again, and that a statement always has.
@@ -67,7 +60,8 @@ class _Waiting:
         self.profile_ids = {beats[0].profile_id} if len(beats) == 1 else request.profile_ids
 
 
-Step = Callable[[Sequence[_Waiting]], None]
+#: Takes what is in the requests; False where the database had not answered when time was over.
+Step = Callable[[Sequence[_Waiting]], bool]
 
 
 class _Queue:
@@ -87,9 +81,7 @@ class _Queue:
         # What a step is under way for: nobody takes another beat of those profiles to one.
         self._busy: set[UUID] = set()
         self._arrived = Event()
-        # As many beats as a step can take in time, and how long the last one took.
-        self._most_beats = MOST_BEATS
-        self._step_seconds = 0.0
+        self._pace = Pace()
 
     def put(self, waiting: _Waiting) -> bool:
         """Adds a request; False where the queue is full."""
@@ -117,30 +109,20 @@ class _Queue:
                 self._arrived.wait()
                 continue
             began = time.monotonic()
+            in_time = True
             try:
-                self._step(batch)
+                in_time = self._step(batch)
             except Exception as error:
                 # A fault of ours: those who wait are told, and the next are taken.
                 logger.exception("gathering_failed", extra={"queue": self._name})
                 for waiting in batch:
                     waiting.request.error = waiting.request.error or error
                     _wake(waiting)
-            self._note_pace(batch, time.monotonic() - began)
+            beats = sum(len(waiting.request.heartbeats) for waiting in batch)
+            self._pace.note(beats, time.monotonic() - began, cut_off=not in_time)
             for waiting in batch:
                 self._busy -= waiting.profile_ids
             self._arrived.set()
-
-    def _note_pace(self, batch: Sequence[_Waiting], seconds: float) -> None:
-        """Learns how many beats a step can take. Too many would all be refused when it is cut off,
-        and the next ones as well: a database that is slow would do nothing at all.
-        """
-        self._step_seconds = min(seconds, _STEP_SECONDS)
-        beats = sum(len(waiting.request.heartbeats) for waiting in batch)
-        if seconds >= _SHORT_SECONDS:
-            fitting = int(beats * _STEP_SECONDS / seconds)
-            self._most_beats = max(_LEAST_BEATS, min(fitting, MOST_BEATS))
-        elif beats >= self._most_beats // 2:
-            self._most_beats = min(4 * self._most_beats, MOST_BEATS)
 
     def _take(self) -> list[_Waiting]:
         """The next ones, in order: none that nobody waits for, none of profiles under way.
@@ -148,8 +130,7 @@ class _Queue:
         Who has waited so long that a step might be cut off for his sake is refused, and makes room.
         """
         deadline_seconds = settings.REQUEST_DEADLINE_MS / 1000
-        # A step may take twice as long as the last one.
-        late = time.monotonic() - deadline_seconds + 2 * self._step_seconds
+        late = time.monotonic() - deadline_seconds + self._pace.margin(deadline_seconds)
         taken: set[UUID] = set()
         batch: list[_Waiting] = []
         left: list[_Waiting] = []
@@ -157,7 +138,7 @@ class _Queue:
         queue = self._waiting
         while queue:
             waiting = queue[0]
-            if batch and beats + len(waiting.request.heartbeats) > self._most_beats:
+            if batch and beats + len(waiting.request.heartbeats) > self._pace.most_beats:
                 break
             queue.popleft()
             if waiting.done is None:
@@ -212,15 +193,17 @@ class _Gathering:
             waiting.done = None
             request.give_up(unavailable())
 
-    def _credit(self, batch: Sequence[_Waiting]) -> None:
-        _together(batch, heartbeats.credit)
+    def _credit(self, batch: Sequence[_Waiting]) -> bool:
+        in_time = _together(batch, heartbeats.credit)
         self._pass_on(batch, self.deciding)
+        return in_time
 
-    def _decide(self, batch: Sequence[_Waiting]) -> None:
-        _together(batch, _decide_free)
+    def _decide(self, batch: Sequence[_Waiting]) -> bool:
+        in_time = _together(batch, _decide_free)
         self._pass_on(batch, self.held)
+        return in_time
 
-    def _decide_held(self, batch: Sequence[_Waiting]) -> None:
+    def _decide_held(self, batch: Sequence[_Waiting]) -> bool:
         """Tries again; who has little time left is told what is known by now."""
         from gevent import sleep
 
@@ -229,8 +212,9 @@ class _Gathering:
         for waiting in batch:
             if waiting.since < late:
                 waiting.request.give_up(unavailable())
-        _together(batch, _decide_free)
+        in_time = _together(batch, _decide_free)
         self._pass_on(batch, self.held)
+        return in_time
 
     def _pass_on(self, batch: Sequence[_Waiting], queue: _Queue) -> None:
         """Answers who is answered, and puts the others into the next queue."""
@@ -250,38 +234,43 @@ def _wake(waiting: _Waiting) -> None:
         waiting.done.set()
 
 
-def _together(batch: Sequence[_Waiting], step: Callable[[Sequence[Request]], None]) -> None:
+def _together(batch: Sequence[_Waiting], step: Callable[[Sequence[Request]], None]) -> bool:
     """Takes a step for all requests at once, for as long as the youngest of them may wait.
 
-    Who has waited longer than the others gives up by himself.
+    Who has waited longer than the others gives up by himself. False where it was not done in time.
     """
     youngest = max(waiting.since for waiting in batch)
     left = settings.REQUEST_DEADLINE_MS / 1000 - (time.monotonic() - youngest)
     with deadline.within(max(_LEAST_SECONDS, left)):
-        _take_step([waiting.request for waiting in batch], step)
+        return _take_step([waiting.request for waiting in batch], step)
 
 
-def _take_step(requests: Sequence[Request], step: Callable[[Sequence[Request]], None]) -> None:
-    """Where a step fails for one's sake it is taken for each alone, down to the single child."""
+def _take_step(requests: Sequence[Request], step: Callable[[Sequence[Request]], None]) -> bool:
+    """Where a step fails for one's sake it is taken for each alone, down to the single child.
+
+    False where the database gave up, or its time was over.
+    """
     try:
         step(requests)
     except (OperationalError, InterfaceError) as error:
         for request in requests:
             if not request.is_answered:
                 request.give_up(error)
+        return False
     except Exception as error:
         if len(requests) > 1:
             logger.warning("heartbeats_taken_apart", extra={"cause": type(error).__name__})
-            for request in requests:
-                _take_step([request], step)
-            return
+            return all([_take_step([request], step) for request in requests])
         (request,) = requests
         parts = _halves(request)
         if not parts:
             request.error = error
+        in_time = True
         for places, part in parts:
-            _take_step([part], step)
+            in_time = _take_step([part], step) and in_time
             _adopt(request, places, part)
+        return in_time
+    return True
 
 
 def _halves(request: Request) -> list[tuple[list[int], Request]]:
