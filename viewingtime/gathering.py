@@ -260,17 +260,27 @@ def _take_step(requests: Sequence[Request], step: Callable[[Sequence[Request]], 
     except Exception as error:
         if len(requests) > 1:
             logger.warning("heartbeats_taken_apart", extra={"cause": type(error).__name__})
-            return all([_take_step([request], step) for request in requests])
+            in_time = [_take_step([request], step) for request in requests]
+            return all(in_time)
         (request,) = requests
         parts = _halves(request)
-        if not parts:
+        if not parts and not request.answers:
             request.error = error
-        in_time = True
+        elif not parts:
+            _refuse_rest(request, error)
+        in_time = []
         for places, part in parts:
-            in_time = _take_step([part], step) and in_time
+            in_time.append(_take_step([part], step))
             _adopt(request, places, part)
-        return in_time
+        return all(in_time)
     return True
+
+
+def _refuse_rest(request: Request, error: Exception) -> None:
+    """What is answered is booked, and must be told: the error is that of the others."""
+    refused = as_problem(error) or fault(error)
+    for index in range(len(request.heartbeats)):
+        request.answers.setdefault(index, refused)
 
 
 def _halves(request: Request) -> list[tuple[list[int], Request]]:

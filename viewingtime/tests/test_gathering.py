@@ -145,8 +145,10 @@ def test_a_steady_beat_that_fails_takes_no_other_with_it(people: list[Child]) ->
     assert_invariant()
 
 
+@pytest.mark.parametrize("poisoned", [{17}, {0, 17, 18, 39}])
+@pytest.mark.parametrize("is_steady", [True, False])
 def test_a_beat_that_fails_takes_no_other_of_its_request_with_it(
-    served: Service, poison: None
+    served: Service, poison: None, poisoned: set[int], is_steady: bool
 ) -> None:
     account = children(1)[0].account
     made = Profile.objects.bulk_create(
@@ -162,16 +164,18 @@ def test_a_beat_that_fails_takes_no_other_of_its_request_with_it(
         opened = line.post(BEATS, {"heartbeats": beats}).body["results"]
         for beat, result in zip(beats, opened, strict=True):
             beat["session_id"] = result["session_id"]
-        poisoned = {0, 17, 18, 39}
         for n in poisoned:
             beats[n]["device_id"] = "poison"
+        if not is_steady:
+            for beat in beats:
+                beat["session_id"] = None
         told = line.post(BEATS, {"heartbeats": beats})
         assert told.status == 200
         for n, result in enumerate(told.body["results"]):
             if n in poisoned:
                 assert result["error"]["code"] == "internal_error"
             else:
-                assert result["session_id"] == beats[n]["session_id"]
+                assert (result["session_id"] == opened[n]["session_id"]) is is_steady
     finally:
         line.close()
     assert_invariant()
