@@ -39,6 +39,8 @@ logger = logging.getLogger(__name__)
 
 #: The most requests that wait in a queue.
 MOST_REQUESTS: Final = 1000
+#: The most of them that wait for one profile: more than all devices of a household.
+MOST_REQUESTS_OF_ONE: Final = 64
 #: Seconds between two tries to have the profiles that somebody holds.
 _HELD_SECONDS: Final = 0.01
 #: Seconds that a beat has to have left to be tried again, and that a statement always has.
@@ -47,17 +49,31 @@ _LEAST_SECONDS: Final = 0.2
 _REHEARSAL_SECONDS: Final = 3.0
 
 
+#: A profile, and the account that claims it: nobody delays another's child by naming it.
+Claim = tuple[UUID, UUID]
+
+
 class _Waiting:
     """A request in a queue, and how to wake who waits for it."""
 
-    __slots__ = ("done", "profile_ids", "request", "since")
+    __slots__ = ("claims", "done", "request", "since")
 
     def __init__(self, request: Request, done: Any) -> None:
         self.request = request
         self.done = done
         self.since = time.monotonic()
-        beats = request.heartbeats
-        self.profile_ids = {beats[0].profile_id} if len(beats) == 1 else request.profile_ids
+        self.claims = _claims(request)
+
+
+def _claims(request: Request) -> set[Claim]:
+    """Whom a request beats for; the device of a child is heard for that child alone."""
+    caller, beats = request.caller, request.heartbeats
+    account_id = caller.account_id
+    if caller.profile_id is not None:
+        return {(account_id, caller.profile_id)}
+    if len(beats) == 1:
+        return {(account_id, beats[0].profile_id)}
+    return {(account_id, beat.profile_id) for beat in beats}
 
 
 #: Takes what is in the requests; False where the database had not answered when time was over.
@@ -78,18 +94,34 @@ class _Queue:
         self._step = step
         self._rehearse = rehearse
         self._waiting: deque[_Waiting] = deque()
+        # How many of the waiting ones want each profile.
+        self._wanted: dict[Claim, int] = {}
         # What a step is under way for: nobody takes another beat of those profiles to one.
-        self._busy: set[UUID] = set()
+        self._busy: set[Claim] = set()
         self._arrived = Event()
         self._pace = Pace()
 
     def put(self, waiting: _Waiting) -> bool:
-        """Adds a request; False where the queue is full."""
+        """Adds a request; False where the queue is full, or too many wait for the same profile."""
+        wanted = self._wanted
         if len(self._waiting) >= MOST_REQUESTS:
             return False
+        for claim in waiting.claims:
+            if wanted.get(claim, 0) >= MOST_REQUESTS_OF_ONE:
+                return False
+        for claim in waiting.claims:
+            wanted[claim] = wanted.get(claim, 0) + 1
         self._waiting.append(waiting)
         self._arrived.set()
         return True
+
+    def _forget(self, waiting: _Waiting) -> None:
+        """It does not wait in this queue any more."""
+        wanted = self._wanted
+        for claim in waiting.claims:
+            left = wanted.pop(claim) - 1
+            if left:
+                wanted[claim] = left
 
     def run(self, warm: Any) -> None:
         """Takes what has gathered, again and again; tells `warm` when it is ready to."""
@@ -121,7 +153,7 @@ class _Queue:
             beats = sum(len(waiting.request.heartbeats) for waiting in batch)
             self._pace.note(beats, time.monotonic() - began, cut_off=not in_time)
             for waiting in batch:
-                self._busy -= waiting.profile_ids
+                self._busy -= waiting.claims
             self._arrived.set()
 
     def _take(self) -> list[_Waiting]:
@@ -131,7 +163,7 @@ class _Queue:
         """
         deadline_seconds = settings.REQUEST_DEADLINE_MS / 1000
         late = time.monotonic() - deadline_seconds + self._pace.margin(deadline_seconds)
-        taken: set[UUID] = set()
+        taken: set[Claim] = set()
         batch: list[_Waiting] = []
         left: list[_Waiting] = []
         beats = 0
@@ -142,16 +174,19 @@ class _Queue:
                 break
             queue.popleft()
             if waiting.done is None:
+                self._forget(waiting)
                 continue
             if waiting.since < late:
+                self._forget(waiting)
                 waiting.request.give_up(unavailable())
                 _wake(waiting)
                 continue
-            wanted = waiting.profile_ids
+            wanted = waiting.claims
             is_free = self._busy.isdisjoint(wanted)
             if is_free and not (self._one_each and taken & wanted):
                 taken |= wanted
                 beats += len(waiting.request.heartbeats)
+                self._forget(waiting)
                 batch.append(waiting)
             else:
                 left.append(waiting)

@@ -85,11 +85,6 @@ class Request:
         """Whether nothing is left to do."""
         return self.error is not None or len(self.answers) == len(self.heartbeats)
 
-    @property
-    def profile_ids(self) -> set[UUID]:
-        """The profiles that it beats for."""
-        return {beat.profile_id for beat in self.heartbeats}
-
     def give_up(self, error: Exception) -> None:
         """The database cannot answer: what is credited is committed and must be told."""
         if not self.answers:
@@ -130,7 +125,8 @@ def take(request: Request) -> None:
 def credit(requests: Sequence[Request]) -> None:
     """Tells who is asking, and credits the steady beats of all requests in one statement.
 
-    No two requests may beat for the same profile. What is not answered then is for `decide`.
+    No two requests of an account may beat for the same profile; beats for another's profile are
+    answered before the statement is made. What is not answered then is for `decide`.
     Raises database errors; then nothing is booked, or what is booked is booked once: sent again,
     a steady beat credits the time that has passed since, whatever became of it the first time.
     """
