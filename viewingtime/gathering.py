@@ -24,6 +24,7 @@ from uuid import UUID
 
 from django.conf import settings
 from django.db import DatabaseError, InterfaceError, OperationalError
+from psycopg.errors import LockNotAvailable
 from rest_framework.exceptions import AuthenticationFailed
 
 from adminmetrics import recorder
@@ -45,6 +46,9 @@ MOST_REQUESTS_OF_ONE: Final = 64
 _HELD_SECONDS: Final = 0.01
 #: Seconds that a beat has to have left to be tried again, and that a statement always has.
 _LEAST_SECONDS: Final = 0.2
+#: Seconds within which the steady statement tells that a single row is held; a table's lock takes
+#: longer to be given up.
+_ROW_SECONDS: Final = 0.7
 #: Seconds that a start waits for the database.
 _REHEARSAL_SECONDS: Final = 3.0
 
@@ -285,30 +289,57 @@ def _take_step(requests: Sequence[Request], step: Callable[[Sequence[Request]], 
 
     False where the database gave up, or its time was over.
     """
+    began = time.monotonic()
     try:
         step(requests)
     except (OperationalError, InterfaceError) as error:
-        for request in requests:
-            if not request.is_answered:
-                request.give_up(error)
+        is_for_one = isinstance(error.__cause__, LockNotAvailable)
+        if is_for_one and time.monotonic() - began < _ROW_SECONDS:
+            return _take_apart(requests, step, error)
+        _give_up(requests, error)
         return False
     except Exception as error:
-        if len(requests) > 1:
-            logger.warning("heartbeats_taken_apart", extra={"cause": type(error).__name__})
-            in_time = [_take_step([request], step) for request in requests]
-            return all(in_time)
-        (request,) = requests
-        parts = _halves(request)
-        if not parts and not request.answers:
-            request.error = error
-        elif not parts:
-            _refuse_rest(request, error)
-        in_time = []
-        for places, part in parts:
-            in_time.append(_take_step([part], step))
-            _adopt(request, places, part)
-        return all(in_time)
+        return _take_apart(requests, step, error)
     return True
+
+
+def _take_apart(
+    requests: Sequence[Request], step: Callable[[Sequence[Request]], None], error: Exception
+) -> bool:
+    """Finds out whose the error is; for as long as there is time."""
+    in_time = []
+    if len(requests) > 1:
+        logger.warning("heartbeats_taken_apart", extra={"cause": type(error).__name__})
+        for index, request in enumerate(requests):
+            if _time_is_over():
+                _give_up(requests[index:], unavailable())
+                return False
+            in_time.append(_take_step([request], step))
+        return all(in_time)
+    (request,) = requests
+    parts = _halves(request)
+    if not parts and not request.answers:
+        request.error = error
+    elif not parts:
+        _refuse_rest(request, error)
+    for places, part in parts:
+        if _time_is_over():
+            request.give_up(unavailable())
+            return False
+        in_time.append(_take_step([part], step))
+        _adopt(request, places, part)
+    return all(in_time)
+
+
+def _time_is_over() -> bool:
+    left = deadline.seconds_left()
+    return left is not None and left < _LEAST_SECONDS
+
+
+def _give_up(requests: Sequence[Request], error: Exception) -> None:
+    for request in requests:
+        if not request.is_answered:
+            request.give_up(error)
 
 
 def _refuse_rest(request: Request, error: Exception) -> None:
