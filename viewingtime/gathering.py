@@ -8,8 +8,8 @@ somebody else holds are left out there; their beats wait in a third queue and ar
 of them at once, every few milliseconds: a lock delays nobody but those who want it.
 
 The queues are bounded, and so is the time in them: past that a 503 is honest, and cheap. A step
-takes no more beats than it can book in time, whatever the database's pace. A beat that fails takes
-no other with it.
+takes no more beats than it can book in time, whatever the database's pace (`viewingtime.pace`). A
+beat that fails takes no other with it.
 
 Only web processes of greenlets gather (`start`); elsewhere `process` is `heartbeats.process`,
 since handing work between operating system threads costs more than it saves (docs/performance.md).
@@ -24,6 +24,7 @@ from uuid import UUID
 
 from django.conf import settings
 from django.db import DatabaseError, InterfaceError, OperationalError
+from psycopg.errors import LockNotAvailable
 from rest_framework.exceptions import AuthenticationFailed
 
 from adminmetrics import recorder
@@ -33,41 +34,54 @@ from parentalcontrols.problems import Problem, as_problem, fault, unavailable
 from viewingtime import heartbeats
 from viewingtime.heartbeats import Heartbeat, Request
 from viewingtime.ledger import Answer
+from viewingtime.pace import Pace
 
 logger = logging.getLogger(__name__)
 
-#: The most beats of one statement, unless a single request has more.
-MOST_BEATS: Final = 500
 #: The most requests that wait in a queue.
 MOST_REQUESTS: Final = 1000
-#: Seconds that a step should take at the most: where beats are slow it takes fewer of them.
-_STEP_SECONDS: Final = 0.4
-#: Seconds of a step that tells nothing about how many beats are too many.
-_SHORT_SECONDS: Final = 0.02
-#: Beats that a step always may take.
-_LEAST_BEATS: Final = 4
+#: The most of them that wait for one profile: more than all devices of a household.
+MOST_REQUESTS_OF_ONE: Final = 64
 #: Seconds between two tries to have the profiles that somebody holds.
 _HELD_SECONDS: Final = 0.01
 #: Seconds that a beat has to have left to be tried again, and that a statement always has.
 _LEAST_SECONDS: Final = 0.2
+#: Seconds within which the steady statement tells that a single row is held; a table's lock takes
+#: longer to be given up.
+_ROW_SECONDS: Final = 0.7
 #: Seconds that a start waits for the database.
 _REHEARSAL_SECONDS: Final = 3.0
+
+
+#: A profile, and the account that claims it: nobody delays another's child by naming it.
+Claim = tuple[UUID, UUID]
 
 
 class _Waiting:
     """A request in a queue, and how to wake who waits for it."""
 
-    __slots__ = ("done", "profile_ids", "request", "since")
+    __slots__ = ("claims", "done", "request", "since")
 
     def __init__(self, request: Request, done: Any) -> None:
         self.request = request
         self.done = done
         self.since = time.monotonic()
-        beats = request.heartbeats
-        self.profile_ids = {beats[0].profile_id} if len(beats) == 1 else request.profile_ids
+        self.claims = _claims(request)
 
 
-Step = Callable[[Sequence[_Waiting]], None]
+def _claims(request: Request) -> set[Claim]:
+    """Whom a request beats for; the device of a child is heard for that child alone."""
+    caller, beats = request.caller, request.heartbeats
+    account_id = caller.account_id
+    if caller.profile_id is not None:
+        return {(account_id, caller.profile_id)}
+    if len(beats) == 1:
+        return {(account_id, beats[0].profile_id)}
+    return {(account_id, beat.profile_id) for beat in beats}
+
+
+#: Takes what is in the requests; False where the database had not answered when time was over.
+Step = Callable[[Sequence[_Waiting]], bool]
 
 
 class _Queue:
@@ -84,20 +98,34 @@ class _Queue:
         self._step = step
         self._rehearse = rehearse
         self._waiting: deque[_Waiting] = deque()
+        # How many of the waiting ones want each profile.
+        self._wanted: dict[Claim, int] = {}
         # What a step is under way for: nobody takes another beat of those profiles to one.
-        self._busy: set[UUID] = set()
+        self._busy: set[Claim] = set()
         self._arrived = Event()
-        # As many beats as a step can take in time, and how long the last one took.
-        self._most_beats = MOST_BEATS
-        self._step_seconds = 0.0
+        self._pace = Pace()
 
     def put(self, waiting: _Waiting) -> bool:
-        """Adds a request; False where the queue is full."""
+        """Adds a request; False where the queue is full, or too many wait for the same profile."""
+        wanted = self._wanted
         if len(self._waiting) >= MOST_REQUESTS:
             return False
+        for claim in waiting.claims:
+            if wanted.get(claim, 0) >= MOST_REQUESTS_OF_ONE:
+                return False
+        for claim in waiting.claims:
+            wanted[claim] = wanted.get(claim, 0) + 1
         self._waiting.append(waiting)
         self._arrived.set()
         return True
+
+    def _forget(self, waiting: _Waiting) -> None:
+        """It does not wait in this queue any more."""
+        wanted = self._wanted
+        for claim in waiting.claims:
+            left = wanted.pop(claim) - 1
+            if left:
+                wanted[claim] = left
 
     def run(self, warm: Any) -> None:
         """Takes what has gathered, again and again; tells `warm` when it is ready to."""
@@ -117,30 +145,20 @@ class _Queue:
                 self._arrived.wait()
                 continue
             began = time.monotonic()
+            in_time = True
             try:
-                self._step(batch)
+                in_time = self._step(batch)
             except Exception as error:
                 # A fault of ours: those who wait are told, and the next are taken.
                 logger.exception("gathering_failed", extra={"queue": self._name})
                 for waiting in batch:
                     waiting.request.error = waiting.request.error or error
                     _wake(waiting)
-            self._note_pace(batch, time.monotonic() - began)
+            beats = sum(len(waiting.request.heartbeats) for waiting in batch)
+            self._pace.note(beats, time.monotonic() - began, cut_off=not in_time)
             for waiting in batch:
-                self._busy -= waiting.profile_ids
+                self._busy -= waiting.claims
             self._arrived.set()
-
-    def _note_pace(self, batch: Sequence[_Waiting], seconds: float) -> None:
-        """Learns how many beats a step can take. Too many would all be refused when it is cut off,
-        and the next ones as well: a database that is slow would do nothing at all.
-        """
-        self._step_seconds = min(seconds, _STEP_SECONDS)
-        beats = sum(len(waiting.request.heartbeats) for waiting in batch)
-        if seconds >= _SHORT_SECONDS:
-            fitting = int(beats * _STEP_SECONDS / seconds)
-            self._most_beats = max(_LEAST_BEATS, min(fitting, MOST_BEATS))
-        elif beats >= self._most_beats // 2:
-            self._most_beats = min(4 * self._most_beats, MOST_BEATS)
 
     def _take(self) -> list[_Waiting]:
         """The next ones, in order: none that nobody waits for, none of profiles under way.
@@ -148,29 +166,31 @@ class _Queue:
         Who has waited so long that a step might be cut off for his sake is refused, and makes room.
         """
         deadline_seconds = settings.REQUEST_DEADLINE_MS / 1000
-        # A step may take twice as long as the last one.
-        late = time.monotonic() - deadline_seconds + 2 * self._step_seconds
-        taken: set[UUID] = set()
+        late = time.monotonic() - deadline_seconds + self._pace.margin(deadline_seconds)
+        taken: set[Claim] = set()
         batch: list[_Waiting] = []
         left: list[_Waiting] = []
         beats = 0
         queue = self._waiting
         while queue:
             waiting = queue[0]
-            if batch and beats + len(waiting.request.heartbeats) > self._most_beats:
+            if batch and beats + len(waiting.request.heartbeats) > self._pace.most_beats:
                 break
             queue.popleft()
             if waiting.done is None:
+                self._forget(waiting)
                 continue
             if waiting.since < late:
+                self._forget(waiting)
                 waiting.request.give_up(unavailable())
                 _wake(waiting)
                 continue
-            wanted = waiting.profile_ids
+            wanted = waiting.claims
             is_free = self._busy.isdisjoint(wanted)
             if is_free and not (self._one_each and taken & wanted):
                 taken |= wanted
                 beats += len(waiting.request.heartbeats)
+                self._forget(waiting)
                 batch.append(waiting)
             else:
                 left.append(waiting)
@@ -212,15 +232,17 @@ class _Gathering:
             waiting.done = None
             request.give_up(unavailable())
 
-    def _credit(self, batch: Sequence[_Waiting]) -> None:
-        _together(batch, heartbeats.credit)
+    def _credit(self, batch: Sequence[_Waiting]) -> bool:
+        in_time = _together(batch, heartbeats.credit)
         self._pass_on(batch, self.deciding)
+        return in_time
 
-    def _decide(self, batch: Sequence[_Waiting]) -> None:
-        _together(batch, _decide_free)
+    def _decide(self, batch: Sequence[_Waiting]) -> bool:
+        in_time = _together(batch, _decide_free)
         self._pass_on(batch, self.held)
+        return in_time
 
-    def _decide_held(self, batch: Sequence[_Waiting]) -> None:
+    def _decide_held(self, batch: Sequence[_Waiting]) -> bool:
         """Tries again; who has little time left is told what is known by now."""
         from gevent import sleep
 
@@ -229,8 +251,9 @@ class _Gathering:
         for waiting in batch:
             if waiting.since < late:
                 waiting.request.give_up(unavailable())
-        _together(batch, _decide_free)
+        in_time = _together(batch, _decide_free)
         self._pass_on(batch, self.held)
+        return in_time
 
     def _pass_on(self, batch: Sequence[_Waiting], queue: _Queue) -> None:
         """Answers who is answered, and puts the others into the next queue."""
@@ -250,38 +273,80 @@ def _wake(waiting: _Waiting) -> None:
         waiting.done.set()
 
 
-def _together(batch: Sequence[_Waiting], step: Callable[[Sequence[Request]], None]) -> None:
+def _together(batch: Sequence[_Waiting], step: Callable[[Sequence[Request]], None]) -> bool:
     """Takes a step for all requests at once, for as long as the youngest of them may wait.
 
-    Who has waited longer than the others gives up by himself.
+    Who has waited longer than the others gives up by himself. False where it was not done in time.
     """
     youngest = max(waiting.since for waiting in batch)
     left = settings.REQUEST_DEADLINE_MS / 1000 - (time.monotonic() - youngest)
     with deadline.within(max(_LEAST_SECONDS, left)):
-        _take_step([waiting.request for waiting in batch], step)
+        return _take_step([waiting.request for waiting in batch], step)
 
 
-def _take_step(requests: Sequence[Request], step: Callable[[Sequence[Request]], None]) -> None:
-    """Where a step fails for one's sake it is taken for each alone, down to the single child."""
+def _take_step(requests: Sequence[Request], step: Callable[[Sequence[Request]], None]) -> bool:
+    """Where a step fails for one's sake it is taken for each alone, down to the single child.
+
+    False where the database gave up, or its time was over.
+    """
+    began = time.monotonic()
     try:
         step(requests)
     except (OperationalError, InterfaceError) as error:
-        for request in requests:
-            if not request.is_answered:
-                request.give_up(error)
+        is_for_one = isinstance(error.__cause__, LockNotAvailable)
+        if is_for_one and time.monotonic() - began < _ROW_SECONDS:
+            return _take_apart(requests, step, error)
+        _give_up(requests, error)
+        return False
     except Exception as error:
-        if len(requests) > 1:
-            logger.warning("heartbeats_taken_apart", extra={"cause": type(error).__name__})
-            for request in requests:
-                _take_step([request], step)
-            return
-        (request,) = requests
-        parts = _halves(request)
-        if not parts:
-            request.error = error
-        for places, part in parts:
-            _take_step([part], step)
-            _adopt(request, places, part)
+        return _take_apart(requests, step, error)
+    return True
+
+
+def _take_apart(
+    requests: Sequence[Request], step: Callable[[Sequence[Request]], None], error: Exception
+) -> bool:
+    """Finds out whose the error is; for as long as there is time."""
+    in_time = []
+    if len(requests) > 1:
+        logger.warning("heartbeats_taken_apart", extra={"cause": type(error).__name__})
+        for index, request in enumerate(requests):
+            if _time_is_over():
+                _give_up(requests[index:], unavailable())
+                return False
+            in_time.append(_take_step([request], step))
+        return all(in_time)
+    (request,) = requests
+    parts = _halves(request)
+    if not parts and not request.answers:
+        request.error = error
+    elif not parts:
+        _refuse_rest(request, error)
+    for places, part in parts:
+        if _time_is_over():
+            request.give_up(unavailable())
+            return False
+        in_time.append(_take_step([part], step))
+        _adopt(request, places, part)
+    return all(in_time)
+
+
+def _time_is_over() -> bool:
+    left = deadline.seconds_left()
+    return left is not None and left < _LEAST_SECONDS
+
+
+def _give_up(requests: Sequence[Request], error: Exception) -> None:
+    for request in requests:
+        if not request.is_answered:
+            request.give_up(error)
+
+
+def _refuse_rest(request: Request, error: Exception) -> None:
+    """What is answered is booked, and must be told: the error is that of the others."""
+    refused = as_problem(error) or fault(error)
+    for index in range(len(request.heartbeats)):
+        request.answers.setdefault(index, refused)
 
 
 def _halves(request: Request) -> list[tuple[list[int], Request]]:

@@ -85,11 +85,6 @@ class Request:
         """Whether nothing is left to do."""
         return self.error is not None or len(self.answers) == len(self.heartbeats)
 
-    @property
-    def profile_ids(self) -> set[UUID]:
-        """The profiles that it beats for."""
-        return {beat.profile_id for beat in self.heartbeats}
-
     def give_up(self, error: Exception) -> None:
         """The database cannot answer: what is credited is committed and must be told."""
         if not self.answers:
@@ -130,7 +125,8 @@ def take(request: Request) -> None:
 def credit(requests: Sequence[Request]) -> None:
     """Tells who is asking, and credits the steady beats of all requests in one statement.
 
-    No two requests may beat for the same profile. What is not answered then is for `decide`.
+    No two requests of an account may beat for the same profile; beats for another's profile are
+    answered before the statement is made. What is not answered then is for `decide`.
     Raises database errors; then nothing is booked, or what is booked is booked once: sent again,
     a steady beat credits the time that has passed since, whatever became of it the first time.
     """
@@ -144,12 +140,9 @@ def credit(requests: Sequence[Request]) -> None:
     known = config_cache.get_many(wanted, seen.load)
     candidates: list[steady.Candidate] = []
     places: list[tuple[Request, int]] = []
-    for request in requests:
-        request.round_trips += seen.round_trips if request is requests[0] else 0
-        try:
-            own = _own(request, known)
-        except AuthenticationFailed as error:
-            request.error = error
+    requests[0].round_trips += seen.round_trips
+    for request, own in zip(requests, _own(requests, known), strict=True):
+        if request.error is not None:
             continue
         beats_of = (
             Counter(beat.profile_id for beat in request.heartbeats)
@@ -251,55 +244,92 @@ def look_up(profile_ids: Collection[UUID], session_ids: Collection[UUID]) -> Que
     )
 
 
-def _own(request: Request, known: Mapping[UUID, Known]) -> dict[UUID, Known]:
-    """Those of a request's profiles that are its caller's.
+def _own(requests: Sequence[Request], known: Mapping[UUID, Known]) -> list[dict[UUID, Known]]:
+    """Of each request those of its profiles that are its caller's.
 
-    Raises `AuthenticationFailed` where the account does not honour the token any more. Nobody is
-    refused by the cache's word alone: it may not have heard yet.
+    `error` is set where the account does not honour the token any more. Nobody is refused by the
+    cache's word alone: it may not have heard yet. All who are in doubt are asked for at once.
     """
-    caller = request.caller
-    own = {}
-    for beat in request.heartbeats:
-        profile = known.get(beat.profile_id)
-        if (
-            profile is not None
-            and profile.account_id == caller.account_id
-            and caller.may_see(profile.profile_id)
-        ):
-            own[profile.profile_id] = profile
-    if not own:
-        _require_live_account(request)
-        return own
-    if all(_is_live(profile, caller) for profile in own.values()):
-        return own
-    request.round_trips += 1
-    fresh = {
-        entry.profile_id: entry
-        for entry in _retrying(lambda: config_cache.load(list(own)))
-        if entry.account_id == caller.account_id
-    }
-    if not fresh:
-        _require_live_account(request)
-    if not all(_is_live(profile, caller) for profile in fresh.values()):
-        raise AuthenticationFailed
-    config_cache.invalidate(fresh, insist=False)
-    return fresh
+    own: list[dict[UUID, Known]] = []
+    doubtful: list[int] = []
+    for place, request in enumerate(requests):
+        caller = request.caller
+        found = {}
+        is_live = True
+        for beat in request.heartbeats:
+            profile = known.get(beat.profile_id)
+            if (
+                profile is not None
+                and profile.account_id == caller.account_id
+                and caller.may_see(profile.profile_id)
+            ):
+                found[profile.profile_id] = profile
+                is_live = is_live and _is_live(profile, caller)
+        own.append(found)
+        if not found or not is_live:
+            doubtful.append(place)
+    if doubtful:
+        _ask_for([requests[place] for place in doubtful], [own[place] for place in doubtful])
+    return own
+
+
+def _ask_for(requests: Sequence[Request], own: Sequence[dict[UUID, Known]]) -> None:
+    """Asks the database for those whom the cache would refuse, three queries at the most.
+
+    Puts into `own` what it says, and refuses whose account honours the token no more.
+    """
+    fresh: dict[UUID, Known] = {}
+    wanted = {profile_id for found in own for profile_id in found}
+    if wanted:
+        requests[0].round_trips += 1
+        rows = _retrying(lambda: config_cache.load(list(wanted)))
+        fresh = {entry.profile_id: entry for entry in rows}
+    heard: set[UUID] = set()
+    nobodys: list[Request] = []
+    for request, found in zip(requests, own, strict=True):
+        caller = request.caller
+        now = {id_: fresh[id_] for id_ in found if id_ in fresh}
+        now = {id_: entry for id_, entry in now.items() if entry.account_id == caller.account_id}
+        found.clear()
+        if not now:
+            nobodys.append(request)
+        elif all(_is_live(entry, caller) for entry in now.values()):
+            found.update(now)
+            heard.update(now)
+        else:
+            request.error = AuthenticationFailed()
+    if heard:
+        config_cache.invalidate(heard, insist=False)
+    if nobodys:
+        _require_live_accounts(nobodys)
+
+
+def _require_live_accounts(requests: Sequence[Request]) -> None:
+    """Makes sure that callers who beat for nobody of their own still are some; refuses others."""
+    callers = [request.caller for request in requests]
+    ids = {caller.account_id for caller in callers}
+    requests[0].round_trips += 1
+    accounts = _retrying(lambda: get_user_model().objects.in_bulk(ids))
+    # The device of a child that was deleted has no account any more.
+    devices = {caller.profile_id for caller in callers if caller.profile_id is not None}
+    children: set[tuple[UUID, UUID]] = set()
+    if devices:
+        requests[0].round_trips += 1
+        profiles = Profile.objects.filter(id__in=devices).values_list("account_id", "id")
+        children = _retrying(lambda: set(profiles))
+    for request, caller in zip(requests, callers, strict=True):
+        account = accounts.get(caller.account_id)
+        if caller.profile_id and (caller.account_id, caller.profile_id) not in children:
+            account = None
+        try:
+            require_live(account, caller)
+        except AuthenticationFailed as error:
+            request.error = error
 
 
 def _is_live(profile: Known, caller: Caller) -> bool:
     """Whether the profile's account still honours the caller's token."""
     return profile.is_active and profile.token_version == caller.token_version
-
-
-def _require_live_account(request: Request) -> None:
-    """Makes sure that a caller who beats for nobody of its own still is one."""
-    caller = request.caller
-    accounts = get_user_model().objects.filter(id=caller.account_id)
-    if caller.profile_id is not None:
-        # The device of a child that was deleted has no account any more.
-        accounts = accounts.filter(profiles__id=caller.profile_id)
-    request.round_trips += 1
-    require_live(_retrying(accounts.first), caller)
 
 
 def _retrying(query: Callable[[], T]) -> T:
@@ -485,7 +515,9 @@ def end(session_id: UUID, caller: Caller) -> Ended:
         .first
     )
     if owner is None:
-        _require_live_account(Request((), caller))
+        nobody = Request((), caller)
+        _require_live_accounts([nobody])
+        nobody.result()
         raise not_found()
     require_live(owner.profile.account, caller)
     with transaction.atomic():

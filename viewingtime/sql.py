@@ -14,6 +14,9 @@ Amounts travel as whole microseconds; values are always bound.
 #: session that somebody else holds is skipped: a copy of the same beat, an end, a grant. Its beat
 #: is not answered here, so one that has to wait keeps no other waiting. The clock is read when
 #: the locks are held: whoever moves `last_heartbeat_at` next reads it later.
+#: A balance is locked by whoever holds its session, too, except for an operator's own statements:
+#: for those it waits a tenth of a second, and fails. The limit is set by the statement, for its
+#: transaction: that costs no message, and holds behind a pooler.
 #: A beat that is not steady after all (judged by the row as it is under the lock, and by the
 #: database's clock) is not answered either, and left as it was. The rules: domain.md section 2;
 #: `viewingtime.ledger` tells the same in Python, and a test holds the two against each other.
@@ -49,7 +52,8 @@ locked AS MATERIALIZED (
     FOR NO KEY UPDATE OF s SKIP LOCKED
 ),
 clock AS MATERIALIZED (
-    SELECT clock_timestamp() AS now FROM (SELECT count(*) FROM locked) AS all_locked
+    SELECT clock_timestamp() AS now, set_config('lock_timeout', '100ms', true)
+    FROM (SELECT count(*) FROM locked) AS all_locked
 ),
 steady AS MATERIALIZED (
     SELECT

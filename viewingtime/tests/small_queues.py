@@ -6,3 +6,4 @@ from viewingtime import gathering
 __all__ = ["application"]
 
 gathering.MOST_REQUESTS = 20  # type: ignore[misc]
+gathering.MOST_REQUESTS_OF_ONE = 5  # type: ignore[misc]

@@ -145,8 +145,10 @@ def test_a_steady_beat_that_fails_takes_no_other_with_it(people: list[Child]) ->
     assert_invariant()
 
 
+@pytest.mark.parametrize("poisoned", [{17}, {0, 17, 18, 39}])
+@pytest.mark.parametrize("is_steady", [True, False])
 def test_a_beat_that_fails_takes_no_other_of_its_request_with_it(
-    served: Service, poison: None
+    served: Service, poison: None, poisoned: set[int], is_steady: bool
 ) -> None:
     account = children(1)[0].account
     made = Profile.objects.bulk_create(
@@ -162,16 +164,18 @@ def test_a_beat_that_fails_takes_no_other_of_its_request_with_it(
         opened = line.post(BEATS, {"heartbeats": beats}).body["results"]
         for beat, result in zip(beats, opened, strict=True):
             beat["session_id"] = result["session_id"]
-        poisoned = {0, 17, 18, 39}
         for n in poisoned:
             beats[n]["device_id"] = "poison"
+        if not is_steady:
+            for beat in beats:
+                beat["session_id"] = None
         told = line.post(BEATS, {"heartbeats": beats})
         assert told.status == 200
         for n, result in enumerate(told.body["results"]):
             if n in poisoned:
                 assert result["error"]["code"] == "internal_error"
             else:
-                assert result["session_id"] == beats[n]["session_id"]
+                assert (result["session_id"] == opened[n]["session_id"]) is is_steady
     finally:
         line.close()
     assert_invariant()
@@ -222,7 +226,52 @@ def test_children_that_somebody_holds_delay_nobody_elses_beat(
     assert_invariant()
 
 
-def test_a_batch_tells_what_is_free_although_one_child_is_held(served: Service) -> None:
+def test_a_balance_that_an_operator_holds_delays_nobody_elses_beat(people: list[Child]) -> None:
+    beats = [child.beat(told_session(child.lines[0].post(BEAT, child.beat()))) for child in people]
+    assert {told.status for told in send_all(people, beats)} == {200}
+    with psycopg.connect(database_of_tests()) as holder:
+        holder.execute(
+            "SELECT FROM viewing_time_balances WHERE profile_id = %s FOR UPDATE", [people[5].id]
+        )
+        for _ in range(3):
+            told = send_all(people, beats)
+            assert told.pop(5).is_honest_refusal
+            for answer in told:
+                assert answer.status == 200
+                assert answer.heard_at - answer.sent_at < 1_500_000
+    assert {told.status for told in send_all(people, beats)} == {200}
+    assert_invariant()
+
+
+def test_a_batch_tells_what_is_free_although_one_balance_is_held(
+    served: Service, transactional_db: None
+) -> None:
+    account = children(1)[0].account
+    made = Profile.objects.bulk_create(
+        Profile(account=account, name=f"child {n}", is_kids=True) for n in range(20)
+    )
+    title = str(Title.objects.create(title="cartoon").id)
+    beats = [{"profile_id": str(p.id), "title_id": title, "device_id": "tv"} for p in made]
+    line = Line(served, authentication.access_token(account))
+    try:
+        opened = line.post(BEATS, {"heartbeats": beats}).body["results"]
+        for beat, result in zip(beats, opened, strict=True):
+            beat["session_id"] = result["session_id"]
+        with psycopg.connect(database_of_tests()) as holder:
+            holder.execute(
+                "SELECT FROM viewing_time_balances WHERE profile_id = %s FOR UPDATE", [made[2].id]
+            )
+            told = line.post(BEATS, {"heartbeats": beats})
+        assert told.status == 200
+        results = told.body["results"]
+        assert results.pop(2)["error"]["status"] == 503
+        assert {result["enforcement"] for result in results} == {"allowed"}
+    finally:
+        line.close()
+    assert_invariant()
+
+
+def test_a_batch_tells_what_is_free_although_one_child_one_child_is_held(served: Service) -> None:
     account = children(1)[0].account
     made = Profile.objects.bulk_create(
         Profile(account=account, name=f"child {n}", is_kids=True) for n in range(5)

@@ -17,6 +17,7 @@ from parentalcontrols.models import Account, Profile, Title, ViewingTimeConfig
 from parentalcontrols.problems import Problem
 from viewingtime import heartbeats
 from viewingtime.heartbeats import Heartbeat
+from viewingtime.ledger import Answer
 from viewingtime.models import ViewingSession, ViewingTimeBalance
 from viewingtime.tests.test_concurrency import Household, pass_time
 
@@ -206,3 +207,52 @@ def test_an_account_that_is_gone_is_refused_whatever_it_sends() -> None:
             heartbeats.process([sent], home.caller)
     with pytest.raises(AuthenticationFailed):
         heartbeats.process([beat], Caller(uuid4(), 0, "account"))
+
+
+def test_any_number_of_refused_requests_is_asked_for_at_once() -> None:
+    home, stranger, gone = Household(children=3), Household(), Household()
+    Account.objects.filter(id=gone.account.id).update(is_active=False)
+    device = Caller(home.account.id, 0, "profile", profile_id=home.children[0])
+    lost = Caller(home.account.id, 0, "profile", profile_id=uuid4())
+    late = Caller(home.account.id, 7, "account")
+    sent = [
+        (home.caller, home.beat(uuid4()), 404),
+        (stranger.caller, home.beat(home.children[0]), 404),
+        (device, home.beat(home.children[1]), 404),
+        (lost, home.beat(home.children[1]), 401),
+        (late, home.beat(home.children[2]), 401),
+        (gone.caller, gone.beat(gone.children[0]), 401),
+        (Caller(uuid4(), 0, "account"), home.beat(uuid4()), 401),
+    ]
+    requests: list[heartbeats.Request] = []
+
+    def credit() -> None:
+        requests[:] = [
+            heartbeats.Request([beat], caller) for _ in range(10) for caller, beat, _ in sent
+        ]
+        heartbeats.credit(requests)
+
+    statements, _ = statements_of(credit)
+    # The profiles, those in doubt once more, their accounts, the children of devices.
+    assert statements <= 4
+    assert sum(request.round_trips for request in requests) == statements
+    for request, (_, _, status) in zip(requests, sent * 10, strict=True):
+        if status == 401:
+            assert isinstance(request.error, AuthenticationFailed)
+        else:
+            assert request.error is None
+            assert isinstance(request.answers[0], Problem)
+            assert request.answers[0].status == 404
+
+
+def test_a_cache_that_has_not_heard_refuses_nobody_of_many() -> None:
+    homes = [Household() for _ in range(5)]
+    beats = [home.beat(home.children[0], home.open(home.children[0])) for home in homes]
+    Account.objects.update(token_version=3)
+    callers = [Caller(home.account.id, 3, "account") for home in homes]
+    requests = [
+        heartbeats.Request([beat], caller) for beat, caller in zip(beats, callers, strict=True)
+    ]
+    heartbeats.credit(requests)
+    assert [request.error for request in requests] == [None] * 5
+    assert all(isinstance(request.answers[0], Answer) for request in requests)
