@@ -71,7 +71,8 @@ ON CONFLICT (resolution, starts_at, name, instance, worker) DO UPDATE SET
 """
 
 #: Moves a batch of roll-ups that start before an instant into coarser ones, which forget the
-#: worker, or, of whatever is oldest, also the instance and the time. Answers how many it moved.
+#: worker, or, of whatever is oldest, also the time. The instance stays: what it tells Prometheus
+#: must never shrink. Answers how many it moved.
 #:
 #: Locks the rows that go, oldest first, those that somebody holds left for the next run; then the
 #: rows that they are added to, by key. Only other runs lock any of them, in the same order.
@@ -90,7 +91,7 @@ moved AS MATERIALIZED (
         CASE WHEN %(coarse)s = 0 THEN 'epoch'::timestamptz
             ELSE date_trunc(%(unit)s, r.starts_at, 'UTC') END AS starts_at,
         r.name,
-        CASE WHEN %(coarse)s = 0 THEN '' ELSE r.instance END AS instance,
+        r.instance,
         r.count, r.total, r.most, r.buckets, r.counts
 ),
 sums AS (
