@@ -156,34 +156,35 @@ WITH forgotten AS (
 SELECT count(*) FROM forgotten
 """
 
-#: Sums by name and step of time, in seconds since 1970; one step of nothing where `step` is null.
-#: From an instant on, and of one instance or worker if one is named. Served by
+#: Sums by name and step of time, in seconds since 1970; one step of nothing where `step` is null:
+#: step, name, null, count, total, most. And of histograms of some names: step, name, bucket, how
+#: many. Both of one snapshot, so that they agree whatever is handed over or folded meanwhile.
+#: Between two instants, and of one instance or worker if one is named. Served by
 #: `uq_metric_rollups_span`; locks nothing.
-SUMS = """
+FIGURES = """
 SELECT
     coalesce(extract(epoch FROM
         date_bin(make_interval(secs => %(step)s::integer), r.starts_at, 'epoch')
     )::bigint, 0),
-    r.name, sum(r.count)::bigint, sum(r.total)::bigint, max(r.most)
+    r.name, NULL::smallint, sum(r.count)::bigint, sum(r.total)::bigint, max(r.most)
 FROM metric_rollups AS r
 WHERE r.resolution = ANY(%(resolutions)s)
     AND r.starts_at >= %(since)s::timestamptz
+    AND r.starts_at < %(before)s::timestamptz
     AND (%(instance)s::text IS NULL OR r.instance = %(instance)s)
     AND (%(worker)s::text IS NULL OR r.worker = %(worker)s)
 GROUP BY 1, r.name
-"""
-
-#: The same for histograms of some names: step, name, bucket, how many.
-BUCKETS = """
+UNION ALL
 SELECT
     coalesce(extract(epoch FROM
         date_bin(make_interval(secs => %(step)s::integer), r.starts_at, 'epoch')
     )::bigint, 0),
-    r.name, u.bucket, sum(u.n)::bigint
+    r.name, u.bucket, sum(u.n)::bigint, NULL, NULL
 FROM metric_rollups AS r
 CROSS JOIN unnest(r.buckets, r.counts) AS u (bucket, n)
 WHERE r.resolution = ANY(%(resolutions)s)
     AND r.starts_at >= %(since)s::timestamptz
+    AND r.starts_at < %(before)s::timestamptz
     AND (%(instance)s::text IS NULL OR r.instance = %(instance)s)
     AND (%(worker)s::text IS NULL OR r.worker = %(worker)s)
     AND r.name = ANY(%(names)s)
