@@ -26,9 +26,9 @@ class Folded:
 def prune(*, batch: int = BATCH_ROWS) -> Iterator[Folded]:
     """Minutes become hours, hours days, days a count of all time; `batch` rows at a time.
 
-    Each of an instance. By the database's clock and the settings' retention, in whole hours and days. Outside of a
-    transaction each batch commits by itself. Safe twice at once and beside hand-overs, which
-    write rows that are too young for it.
+    Each of an instance. By the database's clock and the settings' retention, in whole hours and
+    days. Outside of a transaction each batch commits by itself. Safe twice at once and beside
+    hand-overs, which write rows that are too young for it.
     """
     now = _now()
     hour = now.replace(minute=0, second=0, microsecond=0)
