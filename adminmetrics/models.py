@@ -43,12 +43,13 @@ class MetricProcess(models.Model):
 
 
 class MetricRollup(models.Model):
-    """What was counted under a name within a span, by one worker, or one instance, or by all.
+    """What was counted under a name within a span, by one worker or one instance.
 
-    A number is in exactly one row: it moves to a coarser one when it ages (`prune_metrics`). For
-    a counter `count` is all there is. For durations `count` is how many, `total` and `most` are
-    microseconds, and `counts[i]` of them fell into `buckets[i]` (`adminmetrics.histograms`). For
-    a gauge `count` is how often it was read, `total` and `most` are of the readings.
+    A number is in exactly one row: it moves to a coarser one when it ages (`prune_metrics`). One of
+    all time without an instance is of before instances were kept there. For a counter `count` is
+    all there is. For durations `count` is how many, `total` and `most` are microseconds, and
+    `counts[i]` of them fell into `buckets[i]` (`adminmetrics.histograms`). For a gauge `count` is
+    how often it was read, `total` and `most` are of the readings.
     """
 
     id = models.BigAutoField(primary_key=True)

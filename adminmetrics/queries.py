@@ -4,7 +4,7 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from django.db import connection
@@ -15,6 +15,9 @@ from adminmetrics.models import Resolution
 _ALL = [int(resolution) for resolution in Resolution]
 _TIMED = [resolution for resolution in _ALL if resolution != Resolution.EVER]
 _EARLIEST = datetime(1, 1, 2, tzinfo=UTC)
+_LATEST = datetime(9999, 1, 1, tzinfo=UTC)
+#: After so long no hand-over of a minute arrives any more.
+_SETTLED_AFTER = timedelta(minutes=10)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +104,28 @@ def figures(*, since: datetime | None = None, source: Source | None = None) -> F
     asked = _parameters(
         resolutions=_ALL if since is None else _TIMED, since=since or _EARLIEST, source=source
     )
+    return _ever(asked)
+
+
+#: What instances counted up to an hour's start; it moves to coarser rows, and stays the same.
+_settled: dict[str, tuple[datetime, Figures]] = {}
+
+
+def of_instance(instance: str, *, now: datetime) -> Figures:
+    """Everything that an instance ever counted; `now` by the database's clock.
+
+    What was up to the last hour, or the one before, this process adds up once an hour.
+    """
+    hour = (now - _SETTLED_AFTER).replace(minute=0, second=0, microsecond=0)
+    source = Source(instance)
+    known = _settled.get(instance)
+    if known is None or known[0] != hour:
+        known = (hour, _ever(_parameters(resolutions=_ALL, before=hour, source=source)))
+        _settled[instance] = known
+    return merged([known[1], _ever(_parameters(resolutions=_ALL, since=hour, source=source))])
+
+
+def _ever(asked: dict[str, Any]) -> Figures:
     return _by_step(asked, names=recorder.DURATIONS).get(0, Figures({}, {}))
 
 
@@ -117,9 +142,20 @@ def series(
 
 
 def _parameters(
-    *, resolutions: list[int], since: datetime, source: Source | None, step: int | None = None
+    *,
+    resolutions: list[int],
+    since: datetime = _EARLIEST,
+    before: datetime = _LATEST,
+    source: Source | None,
+    step: int | None = None,
 ) -> dict[str, Any]:
-    return {"resolutions": resolutions, "since": since, "step": step, **_narrowed(source)}
+    return {
+        "resolutions": resolutions,
+        "since": since,
+        "before": before,
+        "step": step,
+        **_narrowed(source),
+    }
 
 
 def _narrowed(source: Source | None) -> dict[str, str | None]:
@@ -131,12 +167,12 @@ def _by_step(parameters: dict[str, Any], *, names: Iterable[str]) -> dict[int, F
     sums: dict[int, dict[str, Sum]] = defaultdict(dict)
     buckets: dict[int, dict[str, dict[int, int]]] = defaultdict(lambda: defaultdict(dict))
     with connection.cursor() as cursor:
-        cursor.execute(sql.SUMS, parameters)
-        for step, name, count, total, most in cursor.fetchall():
-            sums[step][name] = Sum(count, total, most)
-        cursor.execute(sql.BUCKETS, parameters | {"names": list(names)})
-        for step, name, bucket, count in cursor.fetchall():
-            buckets[step][name][bucket] = count
+        cursor.execute(sql.FIGURES, parameters | {"names": list(names)})
+        for step, name, bucket, count, total, most in cursor.fetchall():
+            if bucket is None:
+                sums[step][name] = Sum(count, total, most)
+            else:
+                buckets[step][name][bucket] = count
     return {step: Figures(sums[step], buckets[step]) for step in sorted(sums)}
 
 

@@ -1,4 +1,4 @@
-"""Makes roll-ups coarser as they age; no count is ever lost, only when and by whom it was."""
+"""Makes roll-ups coarser as they age; no count is ever lost, only when it was, by which worker."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,11 +24,11 @@ class Folded:
 
 
 def prune(*, batch: int = BATCH_ROWS) -> Iterator[Folded]:
-    """Minutes become hours, hours days, and days a count of all time; `batch` rows at a time.
+    """Minutes become hours, hours days, days a count of all time; `batch` rows at a time.
 
-    By the database's clock and the settings' retention, in whole hours and days. Outside of a
-    transaction each batch commits by itself. Safe twice at once and beside hand-overs, which
-    write rows that are too young for it.
+    Each of an instance. By the database's clock and the settings' retention, in whole hours and
+    days. Outside of a transaction each batch commits by itself. Safe twice at once and beside
+    hand-overs, which write rows that are too young for it.
     """
     now = _now()
     hour = now.replace(minute=0, second=0, microsecond=0)

@@ -71,7 +71,8 @@ ON CONFLICT (resolution, starts_at, name, instance, worker) DO UPDATE SET
 """
 
 #: Moves a batch of roll-ups that start before an instant into coarser ones, which forget the
-#: worker, or, of whatever is oldest, also the instance and the time. Answers how many it moved.
+#: worker, or, of whatever is oldest, also the time. The instance stays: what it tells Prometheus
+#: must never shrink. Answers how many it moved.
 #:
 #: Locks the rows that go, oldest first, those that somebody holds left for the next run; then the
 #: rows that they are added to, by key. Only other runs lock any of them, in the same order.
@@ -90,7 +91,7 @@ moved AS MATERIALIZED (
         CASE WHEN %(coarse)s = 0 THEN 'epoch'::timestamptz
             ELSE date_trunc(%(unit)s, r.starts_at, 'UTC') END AS starts_at,
         r.name,
-        CASE WHEN %(coarse)s = 0 THEN '' ELSE r.instance END AS instance,
+        r.instance,
         r.count, r.total, r.most, r.buckets, r.counts
 ),
 sums AS (
@@ -155,34 +156,35 @@ WITH forgotten AS (
 SELECT count(*) FROM forgotten
 """
 
-#: Sums by name and step of time, in seconds since 1970; one step of nothing where `step` is null.
-#: From an instant on, and of one instance or worker if one is named. Served by
+#: Sums by name and step of time, in seconds since 1970; one step of nothing where `step` is null:
+#: step, name, null, count, total, most. And of histograms of some names: step, name, bucket, how
+#: many. Both of one snapshot, so that they agree whatever is handed over or folded meanwhile.
+#: Between two instants, and of one instance or worker if one is named. Served by
 #: `uq_metric_rollups_span`; locks nothing.
-SUMS = """
+FIGURES = """
 SELECT
     coalesce(extract(epoch FROM
         date_bin(make_interval(secs => %(step)s::integer), r.starts_at, 'epoch')
     )::bigint, 0),
-    r.name, sum(r.count)::bigint, sum(r.total)::bigint, max(r.most)
+    r.name, NULL::smallint, sum(r.count)::bigint, sum(r.total)::bigint, max(r.most)
 FROM metric_rollups AS r
 WHERE r.resolution = ANY(%(resolutions)s)
     AND r.starts_at >= %(since)s::timestamptz
+    AND r.starts_at < %(before)s::timestamptz
     AND (%(instance)s::text IS NULL OR r.instance = %(instance)s)
     AND (%(worker)s::text IS NULL OR r.worker = %(worker)s)
 GROUP BY 1, r.name
-"""
-
-#: The same for histograms of some names: step, name, bucket, how many.
-BUCKETS = """
+UNION ALL
 SELECT
     coalesce(extract(epoch FROM
         date_bin(make_interval(secs => %(step)s::integer), r.starts_at, 'epoch')
     )::bigint, 0),
-    r.name, u.bucket, sum(u.n)::bigint
+    r.name, u.bucket, sum(u.n)::bigint, NULL, NULL
 FROM metric_rollups AS r
 CROSS JOIN unnest(r.buckets, r.counts) AS u (bucket, n)
 WHERE r.resolution = ANY(%(resolutions)s)
     AND r.starts_at >= %(since)s::timestamptz
+    AND r.starts_at < %(before)s::timestamptz
     AND (%(instance)s::text IS NULL OR r.instance = %(instance)s)
     AND (%(worker)s::text IS NULL OR r.worker = %(worker)s)
     AND r.name = ANY(%(names)s)

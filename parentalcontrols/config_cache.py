@@ -13,10 +13,11 @@ that starts when a change has been answered finds nothing, or what was loaded af
 **Without Redis** everything comes from the database. After a failure nobody asks it until a probe
 in the background has had an answer and emptied it: an invalidation that was lost meanwhile, this
 process's or another's, then leaves nothing behind. No reader waits for a cache that is away. A web
-process looks several times a second whether Redis is there (`watch`), and an invalidation that gets
-no answer is tried for as long as that takes: when it gives up, all know that Redis is away, those
-included whom nobody asked anything meanwhile. What only a process lost that died, or that alone was
-cut off, the time to live bounds.
+process looks several times a second whether Redis takes what is written (`watch`): one that answers
+readers alone, in a failover or a replica, is away like any other. An invalidation that gets no
+answer, or is refused, is tried for as long as that takes: when it gives up, all know that Redis is
+away, those included whom nobody asked anything meanwhile. What only a process lost that died, or
+that alone was cut off, the time to live bounds.
 """
 
 import logging
@@ -36,7 +37,7 @@ from django.db.models import QuerySet
 from django_redis.cache import RedisCache
 from redis import Redis
 from redis.commands.core import Script
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from adminmetrics import recorder
@@ -57,6 +58,8 @@ _LEASE_SECONDS: Final = 5
 _PROBE_SECONDS: Final = 0.1
 #: Seconds between two looks of a web process at a Redis that answers.
 _WATCH_SECONDS: Final = 0.1
+#: For how long a key stays that shows whether Redis takes what is written.
+_WATCH_KEY_MILLISECONDS: Final = 1000
 #: Seconds within which every web process notices that Redis hangs: two looks that time out, and
 #: some more.
 _NOTICED_SECONDS: Final = 0.5
@@ -342,7 +345,8 @@ class _Cache:
     def _went_away(self, error: Exception) -> None:
         with self._lock:
             self._failures += 1
-            self._hangs = isinstance(error, (RedisTimeoutError, TimeoutError))
+            # One that refuses to write answers readers, who have not noticed either.
+            self._hangs = isinstance(error, (RedisTimeoutError, TimeoutError, ResponseError))
             if self._is_away:
                 return
             self._is_away = True
@@ -359,15 +363,19 @@ class _Cache:
 
     def _answers(self, *, for_good: bool = False) -> bool:
         try:
-            self._redis().ping()
+            self._write()
         except (RedisError, OSError) as error:
             if for_good:
                 self._went_away(error)
             return False
         return True
 
+    def _write(self) -> None:
+        """Raises `RedisError` or `OSError` where an invalidation could not be delivered either."""
+        self._redis().set(self._key("watch"), b"", px=_WATCH_KEY_MILLISECONDS)
+
     def _await_return(self) -> None:
-        """Asks until Redis answers, and empties it before anybody reads again.
+        """Asks until Redis lets itself be written to, and empties it before anybody reads again.
 
         Whatever changed while it was away is committed by then, and is read from the database.
         """
@@ -375,6 +383,8 @@ class _Cache:
             time.sleep(_PROBE_SECONDS)
             failures = self._failures
             try:
+                # An empty one is emptied without a write.
+                self._write()
                 self.clear()
             except (RedisError, OSError):
                 continue
@@ -411,7 +421,7 @@ def invalidate(profile_ids: Iterable[UUID], *, insist: bool = True) -> None:
     """Forgets profiles everywhere; called when the change is committed. Never raises.
 
     What cannot be delivered empties the cache when Redis is back. With `insist` a Redis that does
-    not answer is asked for half a second, until every process knows that it is away.
+    not take it is asked for half a second, until every process knows that it is away.
     """
     _cache.invalidate(profile_ids, insist=insist)
 

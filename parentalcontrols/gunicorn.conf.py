@@ -42,7 +42,7 @@ bind = f"[{_host}]:{_port}" if ":" in _host else f"{_host}:{_port}"
 if os.environ.get("WORKER_CLASS", "gevent") == "gevent":
     worker_class = "parentalcontrols.worker.Worker"
 else:
-    worker_class = "gthread"
+    worker_class = "parentalcontrols.thread_worker.Worker"
 worker_connections = int(os.environ.get("WORKER_CONNECTIONS", "4096"))
 # Each is a file; the usual limit of a shell is 1024. The rest is for the servers and modules.
 _soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -74,6 +74,7 @@ control_socket_disable = True
 worker_tmp_dir = "/dev/shm" if Path("/dev/shm").is_dir() else None  # nosec B108
 
 errorlog = "-"
+logger_class = "parentalcontrols.gunicorn_logs.Logger"
 accesslog = os.environ.get("ACCESS_LOG") or None
 loglevel = os.environ.get("LOG_LEVEL", "warning").lower()
 

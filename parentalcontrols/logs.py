@@ -16,6 +16,17 @@ def without_values(text: str) -> str:
     return _DETAIL.sub(r"\1: (not logged)", text)
 
 
+#: What both forms tell of a line.
+_JSON: dict[str, Any] = {
+    "fmt": "%(asctime)s %(levelname)s %(name)s %(message)s",
+    "rename_fields": {"asctime": "time", "levelname": "level", "name": "logger"},
+}
+_PLAIN: dict[str, Any] = {
+    "fmt": "%(asctime)s %(levelname)-7s %(request_id)s %(name)s %(message)s",
+    "defaults": {"request_id": "-"},
+}
+
+
 class JsonLines(JsonFormatter):
     """One JSON object a line."""
 
@@ -28,3 +39,8 @@ class PlainLines(logging.Formatter):
 
     def formatException(self, exc_info: Any) -> str:  # noqa: N802 - as above
         return without_values(super().formatException(exc_info))
+
+
+def formatter(*, is_plain: bool) -> logging.Formatter:
+    """Plain text, or JSON."""
+    return PlainLines(**_PLAIN) if is_plain else JsonLines(**_JSON)

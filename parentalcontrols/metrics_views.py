@@ -16,7 +16,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from adminmetrics import exposition, queries, recorder, rollup
-from adminmetrics.queries import Figures, Source
+from adminmetrics.queries import Figures
 from parentalcontrols.authentication import StaffOnly
 from parentalcontrols.postgresql import deadline
 from parentalcontrols.problems import Problem, invalid, not_found
@@ -195,9 +195,8 @@ def prometheus(request: HttpRequest) -> HttpResponse:
     name = settings.INSTANCE_NAME
     with deadline.within(REQUEST_SECONDS):
         rollup.hand_over_now()
-        text = exposition.text(
-            queries.figures(source=Source(instance=name)), queries.service(instance=name)
-        )
+        service = queries.service(instance=name)
+        text = exposition.text(queries.of_instance(name, now=service.now), service)
     return HttpResponse(text, content_type=exposition.CONTENT_TYPE)
 
 

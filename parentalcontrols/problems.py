@@ -45,9 +45,13 @@ _SENTENCES = {
     406: ("not_acceptable", "The answer is not available in the asked form."),
     408: ("request_timeout", "The request's body did not come in time."),
     413: ("body_too_large", "The request's body is too large."),
+    414: ("request_line_too_long", "The request's first line is too long."),
     415: ("unsupported_media_type", "The request's body must be application/json."),
+    417: ("expectation_failed", "What the request expects cannot be done."),
     429: ("too_many_requests", "Too many requests; try again later."),
+    431: ("headers_too_large", "The request's headers are too many or too long."),
     500: ("internal_error", "Something went wrong on our side."),
+    501: ("not_implemented", "The request's transfer coding is not known."),
     503: ("unavailable", "The service cannot answer right now; try again shortly."),
 }
 

@@ -418,16 +418,8 @@ LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
     "formatters": {
-        "json": {
-            "()": "parentalcontrols.logs.JsonLines",
-            "format": "%(asctime)s %(levelname)s %(name)s %(message)s",
-            "rename_fields": {"asctime": "time", "levelname": "level", "name": "logger"},
-        },
-        "plain": {
-            "()": "parentalcontrols.logs.PlainLines",
-            "fmt": "%(asctime)s %(levelname)-7s %(request_id)s %(name)s %(message)s",
-            "defaults": {"request_id": "-"},
-        },
+        "json": {"()": "parentalcontrols.logs.formatter", "is_plain": False},
+        "plain": {"()": "parentalcontrols.logs.formatter", "is_plain": True},
     },
     "filters": {
         # A 4xx is the client's affair, and a 503 is logged where it is decided.

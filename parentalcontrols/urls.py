@@ -5,11 +5,11 @@ from uuid import UUID
 from django.contrib import admin
 from django.urls import URLPattern, URLResolver, include, path, register_converter
 from django.views.generic import RedirectView
-from drf_spectacular.renderers import OpenApiJsonRenderer2
-from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitView
+from drf_spectacular.views import SpectacularSwaggerSplitView
 
 from parentalcontrols import metrics_views, pin_views, problems, views
 from parentalcontrols.admin import change_own_password
+from parentalcontrols.openapi_views import DocumentView
 
 
 class AnyCaseUUIDConverter:
@@ -55,11 +55,7 @@ urlpatterns = [
     path("", RedirectView.as_view(pattern_name="docs"), name="root"),
     path("api/docs", RedirectView.as_view(pattern_name="docs")),
     path("api/v1/", include(api)),
-    path(
-        "api/schema/",
-        SpectacularAPIView.as_view(renderer_classes=[OpenApiJsonRenderer2]),
-        name="schema",
-    ),
+    path("api/schema/", DocumentView.as_view(), name="schema"),
     path(
         "api/docs/",
         SpectacularSwaggerSplitView.as_view(

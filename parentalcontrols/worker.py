@@ -12,6 +12,8 @@ import gevent
 from gevent import socket
 from gunicorn.workers.ggevent import GeventWorker
 
+from parentalcontrols.unreadable import Refusing
+
 #: Seconds that connections without a request stay open when the worker is to stop: a player that
 #: is about to beat is answered, and told to connect anew.
 LINGER_SECONDS: Final = 1.0
@@ -157,7 +159,7 @@ class _OneWrite:
         return getattr(self._client, name)
 
 
-class Worker(GeventWorker):  # type: ignore[misc]
+class Worker(Refusing, GeventWorker):  # type: ignore[misc]
     """One process of greenlets. On a stop requests under way are finished and answered.
 
     gunicorn's own would wait `graceful_timeout` for every connection that a player keeps open

@@ -146,7 +146,7 @@ def report_body(report: reports.Report) -> dict[str, Any]:
                     for title in child.top_titles
                 ],
             }
-            for child in report.children
+            for child in reports.giving_way(report.children)
         ],
     }
 

@@ -3,11 +3,12 @@
 Two queries for any number of children; they lock nothing.
 """
 
+import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 import msgspec
@@ -21,6 +22,8 @@ from viewingtime.heartbeats import ClockTimestamp
 from viewingtime.history import started_between
 from viewingtime.ledger import ZERO, Viewer
 from viewingtime.models import ViewingTimeBalance
+
+T = TypeVar("T")
 
 DAYS = 7
 TOP_TITLES = 3
@@ -167,7 +170,7 @@ def weekly(account_id: UUID) -> Report:
     names: dict[UUID, str] = {}
     viewers: dict[UUID, Viewer] = {}
     weeks: dict[UUID, list[date]] = {}
-    for child in children:
+    for child in giving_way(children):
         viewer = ledgers.viewer_of(getattr(child, "viewing_time_config", None))
         names[child.id] = child.name
         viewers[child.id] = viewer
@@ -194,9 +197,19 @@ def weekly(account_id: UUID) -> Report:
                 days=tuple(_day(days[id_, day], viewers[id_]) for day in week),
                 top_titles=tuple(titles[id_]),
             )
-            for id_, week in weeks.items()
+            for id_, week in giving_way(weeks.items())
         ),
     )
+
+
+def giving_way(items: Iterable[T]) -> Iterator[T]:
+    """The same items; after each, heartbeats that came meanwhile go first.
+
+    A report of many children is a tenth of a second of work.
+    """
+    for item in items:
+        yield item
+        time.sleep(0)
 
 
 def statement(weeks: Mapping[UUID, Sequence[date]]) -> tuple[str, dict[str, Any]]:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from adminmetrics import recorder
+from adminmetrics import queries, recorder
 from adminmetrics.rollup import Reporter
 from adminmetrics.tests.programs import left_out
 
@@ -14,6 +14,7 @@ collect_ignore = list(left_out())
 @pytest.fixture(autouse=True)
 def _nothing_counted_yet() -> Iterator[None]:
     recorder.reset(is_on=True)
+    queries._settled.clear()
     yield
     recorder.reset()
 

@@ -10,6 +10,7 @@ from django.db import connection
 
 from adminmetrics import queries, retention
 from adminmetrics.models import MetricProcess, MetricRollup, Resolution
+from adminmetrics.queries import Source
 from adminmetrics.recorder import HASH_WAIT_SECONDS, HEARTBEATS
 from parentalcontrols.tests.cast import database_now
 
@@ -64,14 +65,33 @@ def test_hours_become_days_and_days_a_count_of_all_time() -> None:
     found = prune()
     assert found["hours folded into days"] == 1
     assert found["days folded into all time"] == 2
-    assert rows() == [(EVER, "", "", 7), (DAY, "one", "", 2)]
+    assert sorted(rows()) == [
+        (EVER, "long gone", "", 4),
+        (EVER, "one", "", 3),
+        (DAY, "one", "", 2),
+    ]
 
 
 @pytest.mark.django_db
 def test_one_run_takes_what_is_very_old_all_the_way() -> None:
     put(timedelta(days=500))
     prune()
-    assert rows() == [(EVER, "", "", 1)]
+    assert rows() == [(EVER, "one", "", 1)]
+
+
+@pytest.mark.django_db
+def test_what_an_instance_counted_never_shrinks() -> None:
+    """Prometheus takes that for a restart, and all that is left for new."""
+    for days in (1, 3, 40, 500, 600):
+        put(timedelta(days=days), count=days)
+    put(timedelta(days=500), instance="other", count=7)
+    # Of before instances were kept.
+    put(timedelta(days=500), EVER, instance="", worker="", count=11)
+    for _ in range(2):
+        prune()
+        assert queries.figures(source=Source("one")).count(HEARTBEATS) == 1144
+        assert queries.figures(source=Source("other")).count(HEARTBEATS) == 7
+        assert queries.figures().count(HEARTBEATS) == 1144 + 7 + 11
 
 
 @pytest.mark.django_db

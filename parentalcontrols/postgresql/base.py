@@ -6,6 +6,7 @@ the deadline is looked at.
 """
 
 from collections.abc import Generator
+from time import monotonic
 from types import SimpleNamespace
 from typing import Any, Self, TypeVar
 
@@ -25,12 +26,13 @@ class DeadlineConnection(psycopg.Connection[Any]):
     @classmethod
     def _connect_gen(cls, conninfo: str = "") -> Generator[Any, Any, Self]:
         steps = super()._connect_gen(conninfo)
+        began = monotonic()
         try:
             wanted = next(steps)
             while True:
                 ready = yield wanted
                 if deadline.is_over():
-                    deadline.database_hung()
+                    deadline.no_answer(monotonic() - began)
                     raise psycopg.errors.ConnectionTimeout("no connection before the deadline")
                 wanted = steps.send(ready)
         except StopIteration as done:
@@ -54,7 +56,7 @@ class DeadlineConnection(psycopg.Connection[Any]):
         try:
             return super().wait(gen, interval=interval, timeout=left)
         except psycopg.errors._WaitTimeout:
-            deadline.database_hung()
+            deadline.no_answer(left)
             # What the server still does for this connection, it gives up when it sees it closed
             # (`client_connection_check_interval`).
             self.close()

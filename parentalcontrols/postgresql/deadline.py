@@ -1,8 +1,10 @@
 """How long the running request may wait for the database; no limit outside of requests.
 
 The time starts with the first wait for the database: how long a client takes to send its body is
-not the database's fault. Once the database hung in a web process, that process refuses to wait for
-it for a second, so that requests that queued behind the ones that waited are answered in time.
+not the database's fault. Once the database hung in a web process, which is a wait of about a second
+without an answer, that process refuses to wait for it for a second, so that requests that queued
+behind the ones that waited are answered in time. A shorter wait is the fault of who had little
+time left, or of one slow statement.
 """
 
 import os
@@ -14,6 +16,8 @@ from time import monotonic
 
 #: Seconds for which a web process does not wait for a database that hung.
 _PAUSE = 1.0
+#: Seconds without an answer that count.
+_HANG = 0.95
 
 
 @dataclass
@@ -63,14 +67,16 @@ def is_over() -> bool:
     return seconds_left() == 0.0
 
 
-def database_hung() -> None:
-    """Tells that a wait ended without an answer of the server.
+def no_answer(waited: float) -> None:
+    """Tells that a wait of so many seconds ended without an answer of the server.
 
-    Counts only where the wait lasted to its own end: requests that were refused because of an
+    A long one counts where it lasted to its own end: requests that were refused because of an
     earlier one do not make the pause any longer.
     """
     global _hung_until  # noqa: PLW0603 - one for all threads of the process
+    if not _is_web_process or waited < _HANG:
+        return
     limit = _limit.get()
     now = monotonic()
-    if _is_web_process and limit is not None and limit.ends is not None and now >= limit.ends:
+    if limit is not None and limit.ends is not None and now >= limit.ends:
         _hung_until = now + _PAUSE

@@ -9,6 +9,7 @@ from urllib.parse import urljoin, urlsplit
 import pytest
 import schemathesis
 from django.test import Client
+from drf_spectacular.generators import SchemaGenerator
 from drf_spectacular.validation import validate_schema
 from hypothesis import HealthCheck, settings
 from schemathesis.specs.openapi import checks
@@ -41,6 +42,26 @@ def operations(openapi: dict[str, Any]) -> dict[tuple[str, str], dict[str, Any]]
 
 
 # The document
+
+
+def test_it_is_made_once_and_may_be_kept(
+    openapi: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*_: Any, **__: Any) -> None:
+        pytest.fail("That takes so long that heartbeats wait.")
+
+    monkeypatch.setattr(SchemaGenerator, "get_schema", never)
+    answer = Client().get(SCHEMA, {"version": "2", "lang": "de"})
+    assert answer.json() == openapi
+    assert answer.headers["Cache-Control"] == "public, max-age=300"
+    tag = answer.headers["ETag"]
+    kept = Client().get(SCHEMA, headers={"If-None-Match": tag})
+    assert (kept.status_code, kept.content, kept.headers["ETag"]) == (304, b"", tag)
+    changed = Client().get(SCHEMA, headers={"If-None-Match": '"another"'})
+    assert changed.json() == openapi
+    head = Client().head(SCHEMA)
+    assert (head.status_code, head.content, head.headers["ETag"]) == (200, b"", tag)
+    assert head.headers["Content-Length"] == str(len(answer.content))
 
 
 def test_the_document_is_valid_openapi_3_1(openapi: dict[str, Any]) -> None:

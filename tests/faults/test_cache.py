@@ -1,9 +1,13 @@
 """Valkey is killed, hung, slow or unreachable while everybody plays: an outage to nobody."""
 
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, closing, contextmanager
+from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
 import psutil
+import pytest
 from redis import Redis
 
 from parentalcontrols.processes import wait_until
@@ -11,7 +15,7 @@ from pins.tests.service import LONG, Line, Service, gunicorn
 from tests.faults.books import DEADLINES, SECOND
 from tests.faults.evening import FAULT_SECONDS, evening
 from tests.faults.proxy import Proxy
-from tests.faults.stage import Stage, hung
+from tests.faults.stage import Household, Stage, hung
 from viewingtime.tests.village import BEAT
 
 #: Changes while Valkey hangs, each after another number of others.
@@ -37,51 +41,119 @@ def test_a_valkey_that_hangs_refuses_no_beat(stage: Stage, undying: Service) -> 
     assert playing.refused == 0
 
 
-def test_a_change_made_while_valkey_hung_is_known_to_who_noticed_nothing(stage: Stage) -> None:
-    """Limits are changed at one instance; nobody beats at the other until Valkey goes on."""
-    home = stage.household(2, minutes=15, watched=900, learns=True)
-    child, sibling = home.children
-    beat: dict[str, Any] = {
-        "profile_id": str(child),
-        "title_id": str(home.title),
-        "device_id": "tv",
-        "session_id": None,
-    }
-    cache = Redis(unix_socket_path=str(stage.valkey.socket_path), password=stage.valkey.password)
+@dataclass
+class Pair:
+    """Two instances: limits are changed at one, and a child plays at the other."""
 
-    def is_cached() -> bool:
-        """Whether there is an entry of the child, not just the place of one."""
-        values = [cache.get(key) for key in cache.scan_iter(f"*configs*{child}")]
+    stage: Stage
+    home: Household
+    cache: Redis
+    parent: Line
+    player: Line
+    session_id: str | None = None
+
+    def is_cached(self) -> bool:
+        """Whether there is an entry of the first child, not just the place of one."""
+        child = self.home.children[0]
+        values = [self.cache.get(key) for key in self.cache.scan_iter(f"*configs*{child}")]
         return any(isinstance(v, bytes) and not v.startswith(b"lease ") for v in values)
 
-    def is_playing() -> bool:
+    def is_playing(self) -> bool:
         """Beats for the session that is open; only such a beat is judged by what the cache has."""
-        told = player.post(BEAT, beat)
+        beat: dict[str, Any] = {
+            "profile_id": str(self.home.children[0]),
+            "title_id": str(self.home.title),
+            "device_id": "tv",
+            "session_id": self.session_id,
+        }
+        told = self.player.post(BEAT, beat)
         assert told.status == 200
-        beat["session_id"] = told.body["session_id"]
+        self.session_id = told.body["session_id"]
         return bool(told.body["enforcement"] != "blocked")
 
+    def change(self, child: UUID, *, is_exempt: bool) -> None:
+        """Is answered in time, whatever becomes of the cache."""
+        told = self.parent.send("PUT", config_path(child), {"educational_exempt": is_exempt})
+        assert told.status == 200
+        assert told.heard_at - told.sent_at < DEADLINES["beat"] * SECOND
+
+
+@pytest.fixture
+def pair(stage: Stage) -> Iterator[Pair]:
+    """Two children who have used up their time, and learn."""
+    home = stage.household(2, minutes=15, watched=900, learns=True)
     with (
         gunicorn(stage.postgres.url, WORKERS="1", REDIS_URL=stage.valkey.url) as changing,
         gunicorn(stage.postgres.url, WORKERS="1", REDIS_URL=stage.valkey.url) as quiet,
+        closing(Line(changing, home.token)) as parent,
+        closing(Line(quiet, home.token)) as player,
+        Redis(
+            unix_socket_path=str(stage.valkey.socket_path), password=stage.valkey.password
+        ) as cache,
     ):
-        parent, player = Line(changing, home.token), Line(quiet, home.token)
-        for round_ in range(ROUNDS):
-            parent.send("PUT", config_path(child), {"educational_exempt": True})
-            # The quiet one is back from the round before, and what was set there is in the cache.
-            assert wait_until(lambda: is_playing() and is_cached(), LONG)
-            with hung([psutil.Process(stage.valkey.pid)]):
-                # On a connection that is there an invalidation is heard when Valkey goes on. That
-                # of the second change needs another one, and is lost.
-                for changed in (*[sibling] * (1 + round_ % 2), child):
-                    change = {"educational_exempt": changed is sibling}
-                    told = parent.send("PUT", config_path(changed), change)
-                    assert told.status == 200
-                    assert told.heard_at - told.sent_at < DEADLINES["beat"] * SECOND
-            assert not is_playing(), round_
-        parent.close()
-        player.close()
-    cache.close()
+        yield Pair(stage, home, cache, parent, player)
+
+
+def test_a_change_made_while_valkey_hung_is_known_to_who_noticed_nothing(pair: Pair) -> None:
+    """Limits are changed at one instance; nobody beats at the other until Valkey goes on."""
+    child, sibling = pair.home.children
+    for round_ in range(ROUNDS):
+        pair.change(child, is_exempt=True)
+        # The quiet one is back from the round before, and what was set there is in the cache.
+        assert wait_until(lambda: pair.is_playing() and pair.is_cached(), LONG)
+        with hung([psutil.Process(pair.stage.valkey.pid)]):
+            # On a connection that is there an invalidation is heard when Valkey goes on. That
+            # of the second change needs another one, and is lost.
+            for changed in (*[sibling] * (1 + round_ % 2), child):
+                pair.change(changed, is_exempt=changed is sibling)
+        assert not pair.is_playing(), round_
+
+
+@contextmanager
+def paused(cache: Redis) -> Iterator[None]:
+    """As in a failover: readers are answered, and writers wait."""
+    cache.execute_command("CLIENT", "PAUSE", round(LONG * 1000), "WRITE")
+    try:
+        yield
+    finally:
+        cache.execute_command("CLIENT", "UNPAUSE")
+
+
+@contextmanager
+def without_replicas(cache: Redis) -> Iterator[None]:
+    """Readers are answered, and writers refused."""
+    cache.config_set("min-replicas-to-write", 1)
+    try:
+        yield
+    finally:
+        cache.config_set("min-replicas-to-write", 0)
+
+
+@contextmanager
+def replicating(cache: Redis) -> Iterator[None]:
+    """The same by one that became a replica, of a server that is not there."""
+    cache.execute_command("REPLICAOF", "127.0.0.1", "1")
+    try:
+        yield
+    finally:
+        cache.execute_command("REPLICAOF", "NO", "ONE")
+
+
+@pytest.mark.parametrize("read_only", [paused, without_replicas, replicating])
+def test_a_change_made_while_valkey_takes_no_write_is_known_to_all_when_it_is_answered(
+    pair: Pair, read_only: Callable[[Redis], AbstractContextManager[None]]
+) -> None:
+    child = pair.home.children[0]
+    pair.change(child, is_exempt=True)
+    assert wait_until(lambda: pair.is_playing() and pair.is_cached(), LONG)
+    with read_only(pair.cache):
+        pair.change(child, is_exempt=False)
+        assert not pair.is_playing()
+        pair.change(child, is_exempt=True)
+        assert pair.is_playing()
+        pair.change(child, is_exempt=False)
+    assert not pair.is_playing()
+    assert wait_until(lambda: not pair.is_playing() and pair.is_cached(), LONG)
 
 
 def config_path(child: UUID) -> str:

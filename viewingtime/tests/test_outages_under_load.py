@@ -84,7 +84,7 @@ def evening() -> Iterator[Evening]:
         )
 
 
-@pytest.mark.parametrize("kind", ["first", "steady"])
+@pytest.mark.parametrize("kind", ["first", "first, with idle connections in the pool", "steady"])
 def test_with_the_database_hung_all_of_a_crowd_are_refused_in_time_and_it_heals(
     evening: Evening, kind: str
 ) -> None:
@@ -93,6 +93,12 @@ def test_with_the_database_hung_all_of_a_crowd_are_refused_in_time_and_it_heals(
     if kind == "steady":
         for line, body in beats:
             body["session_id"] = line.post(BEAT, body).body["session_id"]
+    elif kind != "first":
+        # One of a transaction that fails is not to be taken for one that has begun.
+        pages = at_the_same_time(
+            [lambda home=home: balance(evening, home) for home in evening.homes * 3]
+        )
+        assert set(pages) == {200}
     postmaster = psutil.Process(evening.postgres.pid)
     hung = [postmaster, *postmaster.children(recursive=True)]
     for process in hung:

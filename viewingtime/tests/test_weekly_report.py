@@ -1,8 +1,10 @@
 """The week of a household's children: `GET /parental-controls/weekly-report`."""
 
+import time
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
+import gevent
 import pytest
 from pytest_django.fixtures import DjangoAssertNumQueries
 
@@ -315,6 +317,29 @@ def test_the_report_is_three_queries_for_no_child_or_one_or_a_hundred(
             found = read(device)["profiles"]
     assert len(found) == 100
     assert {(p["total_minutes"], len(p["top_titles"])) for p in found} == {(1.5, 2)}
+
+
+def test_heartbeats_have_their_turn_after_each_child(
+    frozen: Cast, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    account: Account = make_account("many@example.com")
+    for number in range(30):
+        profiles.create(account=account, name=f"child {number}", is_kids=True)
+    turns = 0
+
+    def beat() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            gevent.sleep(0)
+
+    # As in a worker of greenlets.
+    monkeypatch.setattr(time, "sleep", gevent.sleep)
+    beating = gevent.spawn(beat)
+    found = read(Device(authentication.access_token(account)))["profiles"]
+    beating.kill()
+    assert len(found) == 30
+    assert turns > 2 * 30
 
 
 def test_of_titles_the_id_and_the_name_alone_are_read(frozen: Cast) -> None:
