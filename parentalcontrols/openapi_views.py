@@ -15,7 +15,7 @@ from rest_framework.request import Request
 @cache
 def _document() -> tuple[bytes, str]:
     """The document and its entity tag, made once: that takes the process a tenth of a second."""
-    generator = SpectacularAPIView.generator_class()
+    generator: Any = SpectacularAPIView.generator_class()
     content: bytes = OpenApiJsonRenderer2().render(generator.get_schema(request=None, public=True))
     return content, f'"{hashlib.sha256(content).hexdigest()[:32]}"'
 
@@ -23,7 +23,7 @@ def _document() -> tuple[bytes, str]:
 class DocumentView(SpectacularAPIView):
     """The document for whoever asks; the same for all, so it may be kept for five minutes."""
 
-    renderer_classes = (OpenApiJsonRenderer2,)
+    renderer_classes = [OpenApiJsonRenderer2]
 
     @extend_schema(exclude=True)
     def get(self, request: Request, *args: Any, **kwargs: Any) -> HttpResponse:
@@ -33,5 +33,4 @@ class DocumentView(SpectacularAPIView):
             content_type=OpenApiJsonRenderer2.media_type,
             headers={"ETag": tag, "Cache-Control": "public, max-age=300"},
         )
-        told: HttpResponse = get_conditional_response(request._request, etag=tag, response=response)
-        return told
+        return get_conditional_response(request._request, etag=tag, response=response) or response
