@@ -99,7 +99,10 @@ def post_worker_init(worker: Any) -> None:
     if hasattr(worker, "rehearse"):
         worker.rehearse()
     if apps.ready and apps.is_installed("adminmetrics"):
-        from adminmetrics import rollup
+        from adminmetrics import recorder, rollup
+
+        # What was rehearsed is nobody's beat.
+        recorder.reset()
 
         rollup.start(service_started=float(os.environ["SERVICE_STARTED"]))
 

@@ -131,6 +131,9 @@ class ProblemAwareSchema(AutoSchema):
             statuses |= {"400", "408", "413", "415"}
         if self.get_override_parameters():
             statuses |= {"400"}
+        if self.path.endswith("/token"):
+            # An adult's device has the account's own.
+            statuses |= {"400"}
         if self.get_auth() or self.path.endswith(("/login", "/refresh")):
             statuses |= {"401"}
         if self.get_auth() and not self._is_every_players():

@@ -139,7 +139,7 @@ TABLES: Final[dict[str, tuple[Variable, ...]]] = {
         ),
         Variable(
             "MAX_BODY_BYTES",
-            "longest request body",
+            "longest request body, where one is read",
         ),
         Variable(
             "HISTORY_RETENTION_DAYS",

@@ -95,7 +95,10 @@ def test_what_the_tools_set_is_told_beside_the_tables() -> None:
 
 def test_the_example_has_every_variable_of_the_service_and_no_other() -> None:
     example = (ROOT / ".env.example").read_text()
-    named = set(re.findall(r"^#? ?([A-Z][A-Z_]+)=", example, re.MULTILINE))
+    lines = re.findall(r"^#? ?([A-Z][A-Z_]+)=", example, re.MULTILINE)
+    named = set(lines)
+    # Of two lines the second would win, whatever is written in the first.
+    assert len(lines) == len(named)
     launchers = {variable.name for variable in TABLES["launcher"]}
     # Those that docker-compose.yml fills in are no variables of the service's.
     composed = set(re.findall(r"\$\{([A-Z_]+):\?", (ROOT / "docker-compose.yml").read_text()))

@@ -58,7 +58,9 @@
     function isEmpty(chart) {
         return chart.edges
             ? !data.heat.length
-            : !columnsOf(chart).some((column) => column.some((value) => value));
+            // A share of none is a figure; a count of none is nothing to draw.
+            : !columnsOf(chart).some((column) => column.some(
+                (value) => chart.unit === "%" ? value !== null : value));
     }
 
     function sentence(text) {

@@ -111,7 +111,7 @@ class Command(BaseCommand):
         except NoServiceError as error:
             raise CommandError(str(error), returncode=2) from None
         self.stdout.write(
-            f"{families} families play {minutes:g} minutes at {base_url} (--seed {run.seed})"
+            f"{families} families play for {minutes:g} min at {base_url} (--seed {run.seed})"
         )
         try:
             evenings = self._play(evening)
