@@ -8,7 +8,7 @@ that. Numbers only grow; whoever hands them over remembers what he had (`read`).
 """
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -123,6 +123,7 @@ class Reading:
 _counters: dict[str, int] = {}
 _durations: dict[str, Durations] = {}
 _gauges: dict[str, int] = {}
+_measures: dict[str, Callable[[], int]] = {}
 _heartbeat = Durations()
 _is_on: bool = settings.METRICS_ENABLED
 _sample: int = settings.HEARTBEAT_LOG_SAMPLE
@@ -135,6 +136,7 @@ def reset(*, is_on: bool | None = None) -> None:
     _counters.update(dict.fromkeys(COUNTERS, 0))
     _durations.update({name: Durations() for name in DURATIONS})
     _gauges.update(dict.fromkeys(GAUGES, 0))
+    _measures.clear()
     _heartbeat = _durations[HEARTBEAT_SECONDS]
     _is_on = settings.METRICS_ENABLED if is_on is None else is_on
     _sample = settings.HEARTBEAT_LOG_SAMPLE
@@ -201,6 +203,11 @@ def gauge(name: str, value: int) -> None:
         count(UNRECORDED)
 
 
+def measured(name: str, measure: Callable[[], int]) -> None:
+    """Lets a gauge be asked for whenever it is read; `measure` must be quick, and not raise."""
+    _measures[name] = measure
+
+
 def verdict(enforcement: str, n: int = 1) -> None:
     """So many beats were answered with that `enforcement`."""
     count(_VERDICT + enforcement, n)
@@ -258,7 +265,7 @@ def read() -> Reading:
         counters=dict(_counters),
         buckets={name: found.buckets[:] for name, found in _durations.items()},
         microseconds={name: round(found.seconds * 1e6) for name, found in _durations.items()},
-        gauges=dict(_gauges),
+        gauges=_gauges | {name: ask() for name, ask in _measures.items() if _is_on},
     )
 
 

@@ -105,6 +105,9 @@ class _Queue:
         self._arrived = Event()
         self._pace = Pace()
 
+    def __len__(self) -> int:
+        return len(self._waiting)
+
     def put(self, waiting: _Waiting) -> bool:
         """Adds a request; False where the queue is full, or too many wait for the same profile."""
         wanted = self._wanted
@@ -139,7 +142,6 @@ class _Queue:
             warm.release()
         while True:
             batch = self._take()
-            recorder.gauge(recorder.HEARTBEAT_QUEUE, len(self._waiting))
             if not batch:
                 self._arrived.clear()
                 self._arrived.wait()
@@ -211,6 +213,7 @@ class _Gathering:
         from gevent import spawn
         from gevent.lock import Semaphore
 
+        recorder.measured(recorder.HEARTBEAT_QUEUE, self.depth)
         warm = Semaphore(0)
         runners = [self.arriving.run] * settings.HEARTBEAT_CREDITORS
         runners += [self.deciding.run] * settings.HEARTBEAT_DECIDERS
@@ -219,6 +222,10 @@ class _Gathering:
             spawn(run, warm)
         for _ in runners:
             warm.acquire(timeout=2 * _REHEARSAL_SECONDS)
+
+    def depth(self) -> int:
+        """How many requests wait in all queues; those of steps under way are not among them."""
+        return len(self.arriving) + len(self.deciding) + len(self.held)
 
     def process(self, request: Request) -> None:
         from gevent.event import Event

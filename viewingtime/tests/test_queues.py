@@ -7,13 +7,14 @@ from uuid import UUID, uuid4
 import psycopg
 import pytest
 
+from adminmetrics import recorder
 from parentalcontrols.authentication import Caller
 from parentalcontrols.problems import Problem
 from parentalcontrols.processes import wait_until
 from parentalcontrols.tests.cast import assert_invariant
 from pins.tests.service import Line, database_of_tests, gunicorn
 from viewingtime import gathering, heartbeats
-from viewingtime.gathering import MOST_REQUESTS_OF_ONE, _Queue, _Waiting
+from viewingtime.gathering import MOST_REQUESTS_OF_ONE, _Gathering, _Queue, _Waiting
 from viewingtime.heartbeats import Heartbeat, Request
 from viewingtime.ledger import Answer
 from viewingtime.tests.test_concurrency import Household
@@ -85,6 +86,21 @@ def test_who_went_away_or_waited_too_long_makes_room(monkeypatch: pytest.MonkeyP
     assert queue._take() == []
     assert queue._wanted == {}
     assert queue.put(waiting(home, child))
+
+
+def test_the_gauge_is_what_waits_in_all_queues_when_it_is_read() -> None:
+    queues = _Gathering()
+    recorder.reset(is_on=True)
+    recorder.measured(recorder.HEARTBEAT_QUEUE, queues.depth)
+    try:
+        for queue in (queues.arriving, queues.arriving, queues.deciding, queues.held):
+            assert queue.put(waiting(uuid4(), uuid4()))
+        assert recorder.read().gauges[recorder.HEARTBEAT_QUEUE] == 4
+        assert len(queues.arriving._take()) == 2
+        assert recorder.read().gauges[recorder.HEARTBEAT_QUEUE] == 2
+    finally:
+        recorder.reset()
+    assert recorder.read().gauges[recorder.HEARTBEAT_QUEUE] == 0
 
 
 @pytest.mark.django_db(transaction=True)
