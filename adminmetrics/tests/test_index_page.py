@@ -42,7 +42,8 @@ def test_of_a_sound_database_it_says_so_and_shows_every_plan(cast: Cast, group: 
     for query in report["queries"]:
         assert f"<summary>Plan of {query['name']}</summary>" in page
         for access in query["accesses"]:
-            assert f"<code>{access['index']}</code>" in page
+            # Where a table is small an index may be read whole, which is said before its name.
+            assert f"{access['index']}</code>" in page
     assert page.count('"Node Type"') >= len(report["queries"])
 
 

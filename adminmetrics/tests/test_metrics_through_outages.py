@@ -96,6 +96,12 @@ class Town:
         assert told.status == 200, told.body
         return int(told.body["heartbeat"]["total_processed"])
 
+    def was_told_by(self, pid: int) -> bool:
+        """Whether a worker has handed over what it counted, at least once."""
+        with psycopg.connect(self.database_url) as database:
+            query = "SELECT 1 FROM metric_processes WHERE worker = %s"
+            return database.execute(query, [str(pid)]).fetchone() is not None
+
     def has_two_workers_without(self, pid: int) -> bool:
         workers = {worker.pid for worker in self.service.workers()}
         return len(workers) == 2 and pid not in workers
@@ -121,7 +127,13 @@ def town(servers: tuple[str, Valkey, dict[str, str]]) -> Iterator[Town]:
         database.execute("TRUNCATE metric_rollups, metric_processes")
     flush = str(FLUSH_SECONDS)
     with gunicorn(
-        database_url, WORKERS="2", METRICS_FLUSH_SECONDS=flush, DEMO="true", **environment
+        database_url,
+        WORKERS="2",
+        METRICS_FLUSH_SECONDS=flush,
+        DEMO="true",
+        # Every town registers the same people.
+        RATELIMIT_ENABLED="false",
+        **environment,
     ) as service:
         homes = [Home.made_by(service, database_url) for _ in range(HOMES)]
         yield Town(valkey, database_url, service, homes)
@@ -168,6 +180,7 @@ def test_a_worker_that_is_killed_under_load_loses_the_counts_of_its_last_seconds
     with town.playing():
         time.sleep(AWAY_SECONDS)
         victim = town.service.workers()[0]
+        assert wait_until(lambda: town.was_told_by(victim.pid), LONG)
         killed_at = time.time()
         victim.kill()
         assert wait_until(lambda: town.has_two_workers_without(victim.pid), LONG)

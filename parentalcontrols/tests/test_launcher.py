@@ -419,7 +419,7 @@ class Project:
         package.mkdir(parents=True)
         for name in (
             *("__init__", "launcher", "embedded_servers", "pooler", "processes"),
-            *("gunicorn.conf", "worker"),
+            *("gunicorn.conf", "gunicorn_logs", "logs", "unreadable", "worker"),
         ):
             shutil.copy(launcher.PROJECT / "parentalcontrols" / f"{name}.py", package)
         (package / "wsgi.py").write_text(WSGI)
