@@ -17,11 +17,12 @@ from benchmarks import frame, report
 from benchmarks.service import one_household
 from parentalcontrols.processes import ServerError
 
-_SENT = re.compile(r"^\S*\s*F\s+\d+\s+(Query|Execute)\b", re.MULTILINE)
+#: What a client sends to run a statement: by the simple protocol, or a bound one.
+_SENT = re.compile(r"^\S*\s*F\s+\d+\s+(Query|Execute)\b(.*)$", re.MULTILINE)
 
 
-def round_trips(call: Callable[[], object]) -> int:
-    """How many messages that want an answer a call sends to the database."""
+def messages_of(call: Callable[[], object]) -> list[tuple[str, str]]:
+    """The messages that want an answer which a call sends to the database: kind and the rest."""
     from django.db import connection
 
     connection.ensure_connection()
@@ -34,7 +35,12 @@ def round_trips(call: Callable[[], object]) -> int:
         finally:
             pgconn.untrace()
         trace.seek(0)
-        return len(_SENT.findall(trace.read()))
+        return _SENT.findall(trace.read())
+
+
+def round_trips(call: Callable[[], object]) -> int:
+    """How many such messages there are."""
+    return len(messages_of(call))
 
 
 def measure(title: object) -> list[report.Verdict]:

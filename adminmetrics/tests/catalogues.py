@@ -9,6 +9,8 @@ from django.core.management import call_command
 from django.core.management.base import CommandError
 from django.db import OperationalError, connection
 
+from adminmetrics.declarations import declared_models
+
 #: Three thousand households of four, with sessions of which few are open: large enough for the
 #: planner to choose indexes by itself.
 FILL = """
@@ -87,3 +89,15 @@ def interrupted(build: str, *, table: str) -> None:
         run("SET lock_timeout = 0")
     left = "SELECT count(*) FROM pg_index WHERE indrelid = '{}'::regclass AND NOT indisvalid"
     assert rows(left.format(table)) == [(1,)]
+
+
+def state() -> list[object]:
+    """What an audit must leave as it is: rows, relations, and the settings of the session."""
+    versions = "SELECT xmin::text, ctid::text, t::text FROM {} AS t ORDER BY 2"
+    tables = [model._meta.db_table for model in declared_models()]
+    return [rows(versions.format(table)) for table in tables] + [
+        rows("SELECT oid, relfilenode, relname FROM pg_class ORDER BY oid"),
+        rows("SHOW enable_seqscan"),
+        rows("SHOW statement_timeout"),
+        rows("SHOW transaction_read_only"),
+    ]

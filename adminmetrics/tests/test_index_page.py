@@ -10,7 +10,7 @@ from django.test import Client
 from adminmetrics import catalogue, index_audit, index_health, plans
 from adminmetrics.declarations import declared_models
 from adminmetrics.plans import AuditedQuery, Verdict
-from adminmetrics.tests.catalogues import rows, run, verified, verify
+from adminmetrics.tests.catalogues import rows, run, state, verified, verify
 from adminmetrics.tests.test_groups import signed_in
 from parentalcontrols.tests.cast import Cast
 
@@ -139,16 +139,6 @@ def test_nothing_is_changed(cast: Cast) -> None:
     client = signed_in("support")
     cast.phone.beat(cast.child, cast.cartoon)
     run(f"DROP INDEX {STARTED}")
-
-    def state() -> list[object]:
-        versions = "SELECT xmin::text, ctid::text, t::text FROM {} AS t ORDER BY 2"
-        return [rows(versions.format(table)) for table in OURS] + [
-            rows("SELECT oid, relfilenode, relname FROM pg_class ORDER BY oid"),
-            rows("SHOW enable_seqscan"),
-            rows("SHOW statement_timeout"),
-            rows("SHOW transaction_read_only"),
-        ]
-
     before = state()
     assert "Not sound" in told(client)
     assert client.post(PAGE, {"sql": "DROP TABLE titles"}).status_code == 405

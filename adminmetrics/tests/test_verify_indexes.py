@@ -15,7 +15,7 @@ from adminmetrics import catalogue, index_audit, plans
 from adminmetrics.catalogue import Found, Index, Key, Table
 from adminmetrics.declarations import Declared, declared_by, declared_models
 from adminmetrics.plans import AuditedQuery, Verdict
-from adminmetrics.tests.catalogues import FILL, mend, rows, run, verified, verify
+from adminmetrics.tests.catalogues import FILL, mend, rows, run, state, verified, verify
 from parentalcontrols.tests.cast import Cast
 from viewingtime.audited_queries import audited
 
@@ -274,16 +274,6 @@ def test_a_role_that_may_not_read_a_table_takes_no_index_for_a_duplicate() -> No
 
 def test_nothing_is_changed(cast: Cast) -> None:
     cast.phone.beat(cast.child, cast.cartoon)
-
-    def state() -> list[object]:
-        versions = "SELECT xmin::text, ctid::text, t::text FROM {} AS t ORDER BY 2"
-        return [rows(versions.format(table)) for table in OURS] + [
-            rows("SELECT oid, relfilenode, relname FROM pg_class ORDER BY oid"),
-            rows("SHOW enable_seqscan"),
-            rows("SHOW statement_timeout"),
-            rows("SHOW transaction_read_only"),
-        ]
-
     before = state()
     for arguments in ((), ("--json",), ("--fix-sql",)):
         assert verify(*arguments)[0] == 0

@@ -1,8 +1,6 @@
 """What a beat costs: every message sent to the server, seen on the wire by libpq's trace."""
 
-import os
 import re
-import tempfile
 from collections.abc import Callable
 from uuid import uuid4
 
@@ -11,6 +9,7 @@ from django.db import connection
 from model_bakery import baker
 from rest_framework.exceptions import AuthenticationFailed
 
+from benchmarks.round_trips import messages_of
 from parentalcontrols import config_cache
 from parentalcontrols.authentication import Caller
 from parentalcontrols.models import Account, Profile, Title, ViewingTimeConfig
@@ -23,25 +22,13 @@ from viewingtime.tests.test_concurrency import Household, pass_time
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
-# What a client sends to run a statement: by the simple protocol, or a bound one.
-_SENT = re.compile(r"^\S*\s*F\s+\d+\s+(Query|Execute)\b(.*)$", re.MULTILINE)
 _TRANSACTION = re.compile(r'"(BEGIN|COMMIT)')
 
 
 def statements_of(call: Callable[[], object]) -> tuple[int, int]:
     """How many statements a call sends, and how many BEGIN and COMMIT besides."""
     call()  # Prepares what the connection has not seen yet.
-    connection.ensure_connection()
-    with tempfile.TemporaryFile("w+") as trace:
-        pgconn = connection.connection.pgconn
-        pgconn.trace(os.dup(trace.fileno()))
-        pgconn.set_trace_flags(1)
-        try:
-            call()
-        finally:
-            pgconn.untrace()
-        trace.seek(0)
-        sent = _SENT.findall(trace.read())
+    sent = messages_of(call)
     control = [rest for kind, rest in sent if kind == "Query" and _TRANSACTION.search(rest)]
     return len(sent) - len(control), len(control)
 
