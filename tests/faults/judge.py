@@ -260,14 +260,19 @@ def _not_recovered(evidence: Evidence) -> Iterator[str]:
             yield f"{len(late)} of {len(evidence.books)} children had no beat taken: {late[:3]}"
     if not evidence.faults:
         return
-    quiet_since = evidence.faults[-1].ended_at + RECOVERY * SECOND
-    refused = sum(
-        outcome.status == 503 and outcome.kind == "beat" and outcome.sent_at > quiet_since
-        for book in evidence.books
-        for outcome in book.outcomes
-    )
-    if refused:
-        yield f"{refused} beats were refused later than {RECOVERY} s after the fault"
+    ended_at = evidence.faults[-1].ended_at
+    for book in evidence.books:
+        beats = (
+            outcome
+            for outcome in book.outcomes
+            if outcome.kind == "beat" and outcome.sent_at > ended_at + RECOVERY * SECOND
+        )
+        # Once may be a process that got no processor for a second: that is told when it asks again.
+        for first, second in pairwise(beats):
+            if first.status == second.status == 503:
+                after = (first.sent_at - ended_at) / SECOND
+                yield f"{book.child} was refused twice running {after:.2f} s after the fault"
+                break
 
 
 def _instant(microseconds: int) -> datetime:

@@ -176,7 +176,15 @@ def test_a_service_that_does_not_recover_is_found() -> None:
     assert case.judged().not_recovered
 
 
-def test_a_refusal_long_after_the_fault_is_found() -> None:
+def test_a_child_refused_twice_running_long_after_the_fault_is_found() -> None:
     case = Case()
-    case.book.outcomes.append(Outcome("beat", 503, microseconds(8), microseconds(8.1)))
+    refusals = [
+        Outcome("beat", 503, microseconds(at), microseconds(at + 0.1)) for at in (8, 8.3, 8.6)
+    ]
+    case.book.outcomes += refusals[:1]
+    assert case.judged().all() == []
+    taken = Outcome("beat", 200, microseconds(8.3), microseconds(8.4))
+    case.book.outcomes += [taken, refusals[2]]
+    assert case.judged().all() == []
+    case.book.outcomes.insert(-2, refusals[1])
     assert case.judged().not_recovered
