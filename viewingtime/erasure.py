@@ -162,17 +162,16 @@ def _hold_household(account_id: UUID) -> Account:
     about to wait for the account.
     """
     for _ in range(_TRIES):
-        point = transaction.savepoint()
-        profiles = Profile.objects.filter(account_id=account_id).values_list("id", flat=True)
-        held = sorted(profiles)
-        ledgers.hold(held)
-        account = Account.objects.select_for_update().filter(id=account_id).first()
-        if account is None:
-            raise not_found()
-        if sorted(profiles.all()) == held:
-            transaction.savepoint_commit(point)
-            return account
-        transaction.savepoint_rollback(point)
+        with transaction.atomic():
+            profiles = Profile.objects.filter(account_id=account_id).values_list("id", flat=True)
+            held = sorted(profiles)
+            ledgers.hold(held)
+            account = Account.objects.select_for_update().filter(id=account_id).first()
+            if account is None:
+                raise not_found()
+            if sorted(profiles.all()) == held:
+                return account
+            transaction.set_rollback(True)
     raise unavailable()
 
 
