@@ -168,6 +168,9 @@ def _discard_rest(req: Any) -> None:
 
     gunicorn's own would take whatever comes, for as long as the client has for its next head.
     """
+    if getattr(req.body.reader, "length", None) == 0:
+        # Of a body of known length all has come: every beat's.
+        return
     left = _MOST_DISCARDED
     with suppress(OSError, ParseException):
         while left > 0 and not req.body.failed:
