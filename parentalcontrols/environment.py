@@ -1,6 +1,6 @@
 """Reading the environment: a variable that is missing or wrong stops the start with a sentence.
 
-Every reader notes what it was asked for (`read`), so that the tables of docs/operations.md can be
+Every reader notes what it was asked for (`read`), so that the tables of docs/settings.md can be
 made from it; `variables.py` says what each one means.
 """
 

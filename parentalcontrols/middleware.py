@@ -11,9 +11,10 @@ from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 from django.middleware.common import CommonMiddleware
 from django.middleware.csrf import CsrfViewMiddleware
+from whitenoise.middleware import WhiteNoiseMiddleware
 
 from adminmetrics import recorder
-from parentalcontrols import problems
+from parentalcontrols import parsers, problems
 
 ADMIN_PREFIX = "/admin/"
 
@@ -62,6 +63,17 @@ class AdminAuthenticationMiddleware(_AdminOnly, AuthenticationMiddleware):
 
 class AdminMessageMiddleware(_AdminOnly, MessageMiddleware):
     """Messages for the admin alone."""
+
+
+class StaticFilesMiddleware(WhiteNoiseMiddleware):  # type: ignore[misc]
+    """Static files; a request with too long a body goes on to `BodyLimitMiddleware`."""
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        if parsers.is_too_long(request.META):
+            passed: HttpResponseBase = self.get_response(request)
+            return passed
+        answer: HttpResponseBase = super().__call__(request)
+        return answer
 
 
 class LengthMiddleware:
@@ -113,6 +125,21 @@ class RefusalMiddleware:
         if response.status_code >= 400:
             recorder.refusal(response.status_code, getattr(response, "code", "other"))
         return response
+
+
+class BodyLimitMiddleware:
+    """Refuses too long a body on every path, whether or not anything there would read it.
+
+    Within all that give an answer its headers, so that a browser may read the refusal.
+    """
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        if parsers.is_too_long(request.META):
+            return problems.response(problems.Problem(413))
+        return self.get_response(request)
 
 
 class ProblemMiddleware:

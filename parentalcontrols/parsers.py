@@ -16,14 +16,12 @@ from parentalcontrols.problems import Problem
 
 
 def read_body(stream: IO[bytes] | None, content_length: str | None) -> bytes:
-    """The body, at most `MAX_BODY_BYTES` of it; more is a 413, whatever its length claims.
+    """The body, at most `MAX_BODY_BYTES` of it; more is a 413, which `is_too_long` could not tell.
 
     One that does not come in time is a 408, any other that cannot be read a 400.
     """
     limit = settings.MAX_BODY_BYTES
     told = int(content_length) if content_length and content_length.isdecimal() else None
-    if told is not None and told > limit:
-        raise Problem(413)
     try:
         body = stream.read(limit + 1) if stream is not None else b""
     except Exception as error:
@@ -58,7 +56,8 @@ class _Unreadable:
 def read_ahead(environ: dict[str, Any]) -> None:
     """Reads a body before a request begins, which then holds nothing while a client sends.
 
-    One that is too long, or cannot be read, is left for `read_body` to refuse.
+    One that is too long is left for `is_too_long` to tell, one that cannot be read for `read_body`
+    to refuse.
     """
     most: int = settings.MAX_BODY_BYTES
     length: str = environ.get("CONTENT_LENGTH") or ""
@@ -74,6 +73,15 @@ def read_ahead(environ: dict[str, Any]) -> None:
         environ["wsgi.input"] = BytesIO(environ["wsgi.input"].read(size))
     except Exception as error:
         environ["wsgi.input"] = _Unreadable(error)
+
+
+def is_too_long(environ: Mapping[str, Any]) -> bool:
+    """Whether a body is longer than `MAX_BODY_BYTES`: by its length, or by what was read ahead."""
+    length: str = environ.get("CONTENT_LENGTH") or ""
+    if length.isdecimal():
+        return int(length) > settings.MAX_BODY_BYTES
+    read = environ.get("wsgi.input")
+    return isinstance(read, BytesIO) and read.getbuffer().nbytes > settings.MAX_BODY_BYTES
 
 
 #: How deep an object's lists and objects may be nested, itself included.

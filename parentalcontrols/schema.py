@@ -126,9 +126,9 @@ class ProblemAwareSchema(AutoSchema):
         return lets_all_in and not self.path.endswith(("/grant", "/pin/verify"))
 
     def _problem_statuses(self) -> set[str]:
-        statuses = {"503"}
+        statuses = {"413", "503"}
         if self.get_request_serializer() is not None:
-            statuses |= {"400", "408", "413", "415"}
+            statuses |= {"400", "408", "415"}
         if self.get_override_parameters():
             statuses |= {"400"}
         if self.path.endswith("/token"):

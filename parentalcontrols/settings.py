@@ -2,7 +2,7 @@
 
 Outside demo mode (`DEMO=true`, which `make run` sets together with secrets of its own) nothing
 secret has a default. `environment.py` reads the variables, `variables.py` says what each means;
-docs/operations.md is made from both by `manage.py settings_table`.
+docs/settings.md is made from both by `manage.py settings_table`.
 """
 
 import re
@@ -162,7 +162,7 @@ MIDDLEWARE = [
     "parentalcontrols.middleware.LengthMiddleware",
     "parentalcontrols.middleware.NoStoreMiddleware",
     "django.middleware.security.SecurityMiddleware",
-    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "parentalcontrols.middleware.StaticFilesMiddleware",
     "corsheaders.middleware.CorsMiddleware",
     "parentalcontrols.middleware.AdminSessionMiddleware",
     "parentalcontrols.middleware.AdminCommonMiddleware",
@@ -171,6 +171,7 @@ MIDDLEWARE = [
     "parentalcontrols.middleware.AdminMessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "csp.middleware.CSPMiddleware",
+    "parentalcontrols.middleware.BodyLimitMiddleware",
     "parentalcontrols.middleware.ProblemMiddleware",
 ]
 ROOT_URLCONF = "parentalcontrols.urls"

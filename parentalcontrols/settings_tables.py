@@ -1,4 +1,4 @@
-"""The tables of environment variables in docs/operations.md, made from what the settings read."""
+"""The tables of environment variables in docs/settings.md, made from what the settings read."""
 
 import re
 from pathlib import Path
@@ -7,7 +7,7 @@ from parentalcontrols import environment
 from parentalcontrols.environment import Read
 from parentalcontrols.variables import TABLES, Variable
 
-DOCUMENT = Path(__file__).resolve().parent.parent / "docs" / "operations.md"
+DOCUMENT = Path(__file__).resolve().parent.parent / "docs" / "settings.md"
 _TABLE = re.compile(
     r"(<!-- (?P<name>[a-z]+): made by manage\.py settings_table -->\n).*?(<!-- end -->\n)",
     re.DOTALL,

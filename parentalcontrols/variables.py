@@ -1,4 +1,4 @@
-"""What every environment variable means, by the table of docs/operations.md that it stands in.
+"""What every environment variable means, by the table of docs/settings.md that it stands in.
 
 What it may be and what it is when it is left out is noted where it is read (`environment.read`);
 here is said only what cannot be seen there. `manage.py settings_table` makes the tables.
@@ -18,7 +18,7 @@ class Variable:
     wrong: str | None = None
 
 
-#: Set by the tools themselves; docs/operations.md tells of them beside the tables.
+#: Set by the tools themselves; docs/settings.md tells of them beside the tables.
 INTERNAL: Final = frozenset(
     {"SERVING", "SERVICE_STARTED", "TEST_DATABASE_NAME", "LINT_MIGRATIONS", "TESTING", "CI"}
 )
@@ -72,7 +72,7 @@ TABLES: Final[dict[str, tuple[Variable, ...]]] = {
             "other two. Set it once and keep it",
             wrong=(
                 "unset, weak, the same: no start. With another value no PIN fits any more, "
-                "see [below](#the-pepper-is-lost)"
+                "see [The pepper is lost](operations.md#the-pepper-is-lost)"
             ),
         ),
     ),
@@ -139,7 +139,7 @@ TABLES: Final[dict[str, tuple[Variable, ...]]] = {
         ),
         Variable(
             "MAX_BODY_BYTES",
-            "longest request body, where one is read",
+            "longest request body; more is a 413 on every path, also where no body is asked for",
         ),
         Variable(
             "HISTORY_RETENTION_DAYS",
@@ -156,7 +156,7 @@ TABLES: Final[dict[str, tuple[Variable, ...]]] = {
             "DATABASE_POOLED",
             "the address is that of a pooler in transaction mode: nothing is kept in a session, "
             "no cursor opened on the server, and no limit sent when connecting; "
-            "[below](#behind-pgbouncer)",
+            "[Behind PgBouncer](deployment.md#behind-pgbouncer)",
             default="true with `DATABASE_PREPARED=false`, else false",
         ),
         Variable(

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import gevent
 from gevent import socket
+from gunicorn.http.errors import ParseException
 from gunicorn.workers.ggevent import GeventWorker
 
 from parentalcontrols.unreadable import Refusing
@@ -23,6 +24,9 @@ _REHEARSAL_SECONDS: Final = 2.0
 _MOST_HELD: Final = 65536
 #: Bytes of an answer that a client has to take within its time.
 _PIECE: Final = 65536
+#: Bytes of a body that nobody read which are taken nevertheless: who is still sending hears the
+#: answer that way. As much as `MAX_BODY_BYTES` can be.
+_MOST_DISCARDED: Final = 16 * 1024 * 1024
 #: Of all connections that a worker may have, the part beyond which old ones make room.
 _FULL: Final = 0.9
 
@@ -159,6 +163,24 @@ class _OneWrite:
         return getattr(self._client, name)
 
 
+def _discard_rest(req: Any) -> None:
+    """Takes what the application left of a body, a part of it; with more the connection ends.
+
+    gunicorn's own would take whatever comes, for as long as the client has for its next head.
+    """
+    if getattr(req.body.reader, "length", None) == 0:
+        # Of a body of known length all has come: every beat's.
+        return
+    left = _MOST_DISCARDED
+    with suppress(OSError, ParseException):
+        while left > 0 and not req.body.failed:
+            data = req.body.read(_PIECE)
+            if not data:
+                return
+            left -= len(data)
+    req.force_close()
+
+
 class Worker(Refusing, GeventWorker):  # type: ignore[misc]
     """One process of greenlets. On a stop requests under way are finished and answered.
 
@@ -208,6 +230,7 @@ class Worker(Refusing, GeventWorker):  # type: ignore[misc]
             super().handle_request(listener_name, req, client, addr)
         finally:
             client.flush()
+            _discard_rest(req)
             sock.end()
             if self.clients.pop(sock, self) is None:
                 self.clients[sock] = None

@@ -1,4 +1,4 @@
-"""The tables of the documents name tests that exist: they cannot rot."""
+"""The documents name tests, files and headings that exist: they cannot rot."""
 
 import ast
 import re
@@ -80,6 +80,44 @@ def test_no_row_of_the_security_table_is_without_its_place_and_its_test() -> Non
     for place in re.findall(r"`([\w/.-]+/[\w.-]+\.(?:py|html|md|css|txt|yml))`", text):
         if "test_" not in place:
             assert (ROOT / place).is_file(), place
+
+
+# Links
+
+
+def documents() -> list[Path]:
+    """Every page in Markdown that belongs to the repository."""
+    folders = ["docs", "benchmarks", "parentalcontrols"]
+    found = [page for folder in folders for page in (ROOT / folder).rglob("*.md")]
+    return sorted([*ROOT.glob("*.md"), *found])
+
+
+@cache
+def anchors_of(page: Path) -> set[str]:
+    """The anchors of a page's headings, as GitHub makes them."""
+    text = re.sub(r"(?ms)^```.*?^```", "", page.read_text())
+    headings = re.findall(r"(?m)^#+ (.+)$", text)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", documents(), ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_link_leads_to_a_file_and_a_heading(page: Path) -> None:
+    text = re.sub(r"(?ms)^```.*?^```", "", page.read_text())
+    broken = []
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if re.match(r"[a-z]+:", target):
+            continue
+        path, _, anchor = target.partition("#")
+        there = (page.parent / path) if path else page
+        if not there.exists() or (anchor and anchor not in anchors_of(there)):
+            broken.append(target)
+    assert broken == []
+
+
+def test_a_link_to_a_heading_that_is_gone_would_be_found() -> None:
+    anchors = anchors_of(ROOT / "docs" / "operations.md")
+    assert "is-all-well-doctor" in anchors
+    assert "settings" not in anchors
 
 
 def test_a_test_that_is_missing_would_be_found() -> None:

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from django.conf import settings
 from django.db import connection
+from django.test import Client
 from psycopg.conninfo import make_conninfo
 
 from parentalcontrols.models import Account
@@ -61,6 +62,9 @@ OTHER_TYPES = [
     *("application/jsonp", "application", "json", "/", ";", "", "application/json, text/plain"),
     *("\x80\xff", "x" * 3000, "application/octet-stream"),
 ]
+
+NOBODY = "00000000-0000-4000-8000-00000000dead"
+STATIC = "/static/admin/css/base.css"
 
 TEXT = "x" * 10_000
 WRONG: dict[str, list[Any]] = {
@@ -126,6 +130,49 @@ def test_a_body_that_is_too_large_is_refused(cast: Cast, route: Route) -> None:
         }
         assert_problem(cast.phone.send(route.method, path, **stream), 413, "body_too_large")
     assert everything_stored() == before
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *(f"{API}/auth/me", f"{API}/auth/profiles/{NOBODY}/token", f"{API}/nothing", "/nothing"),
+        *("/", "/livez", "/readyz", "/metrics", "/api/schema/", "/api/docs/"),
+        *("/admin/", "/admin/login/", STATIC),
+    ],
+)
+@pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "DELETE"])
+def test_a_body_that_is_too_large_is_refused_where_none_is_read(
+    db: None, path: str, method: str
+) -> None:
+    http = Client()
+    told = {"CONTENT_LENGTH": str(settings.MAX_BODY_BYTES + 1)}
+    chunked = {
+        "wsgi.input": BytesIO(b"x" * (settings.MAX_BODY_BYTES + 1)),
+        "wsgi.input_terminated": True,
+        "CONTENT_LENGTH": "",
+    }
+    for environ in (told, chunked):
+        answer = http.generic(method, path, **environ)
+        assert answer.status_code == 413
+        assert answer.headers["Cache-Control"] == "no-store"
+        assert answer.headers["Content-Security-Policy"]
+        if method != "HEAD":
+            assert_problem(answer, 413, "body_too_large")
+    least = {"CONTENT_LENGTH": str(settings.MAX_BODY_BYTES)}
+    assert http.generic(method, path, **least).status_code != 413
+
+
+def test_a_page_of_another_origin_may_read_that_its_body_is_too_large(
+    db: None, settings: Any
+) -> None:
+    settings.CORS_ALLOWED_ORIGINS = ["https://player.example.com"]
+    answer = Client().get(
+        f"{API}/auth/me",
+        headers={"Origin": "https://player.example.com"},
+        CONTENT_LENGTH=str(settings.MAX_BODY_BYTES + 1),
+    )
+    assert answer.status_code == 413
+    assert answer.headers["Access-Control-Allow-Origin"] == "https://player.example.com"
 
 
 def test_a_body_of_the_greatest_size_is_read(cast: Cast) -> None:

@@ -1,6 +1,8 @@
-"""Every variable is told: in docs/operations.md, made from what is read, and in .env.example."""
+"""Every variable is told: in docs/settings.md, made from what is read, and in .env.example."""
 
+import os
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -103,6 +105,24 @@ def test_the_example_has_every_variable_of_the_service_and_no_other() -> None:
     # Those that docker-compose.yml fills in are no variables of the service's.
     composed = set(re.findall(r"\$\{([A-Z_]+):\?", (ROOT / "docker-compose.yml").read_text()))
     assert named - composed == TOLD - launchers - composed
+
+
+def test_a_line_of_the_example_means_the_same_to_a_shell_and_to_docker() -> None:
+    """docker's --env-file takes a line literally, a shell and docker compose do not."""
+    example = ROOT / ".env.example"
+    lines = [x for x in example.read_text().splitlines() if x and not x.startswith("#")]
+    literally = dict(line.split("=", 1) for line in lines)
+    sourced = subprocess.run(
+        ["sh", "-c", 'set -a; . "$0"; env -0', str(example)],
+        env={"PATH": os.environ["PATH"]},
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    shells = dict(found.split("=", 1) for found in sourced.split("\0") if found)
+    assert {name: shells[name] for name in literally} == literally
+    for name, value in literally.items():
+        assert re.fullmatch(r"[A-Za-z0-9_.,:/?@%+=-]*", value), name
 
 
 def test_a_table_that_is_none_is_a_fault() -> None:

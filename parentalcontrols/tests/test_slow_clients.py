@@ -24,6 +24,8 @@ pytestmark = pytest.mark.django_db(transaction=True)
 SECONDS, GRACE = 1.0, 20.0
 #: A file, and how often it makes more than the kernels hold between two sockets.
 OFTEN = 6
+#: More than the service takes of a body and the kernels hold between two sockets.
+MUCH = 128 * 1024 * 1024
 LARGE = "/static/drf_spectacular_sidecar/swagger-ui-dist/swagger-ui-bundle.js"
 
 
@@ -78,6 +80,16 @@ def trickle(client: socket.socket, byte: bytes = b"x") -> tuple[bytes, float]:
         except OSError:
             return b"", time.monotonic() - began
     pytest.fail("It may go on for ever.")
+
+
+def sent_until_cut_off(client: socket.socket, piece: bytes) -> int:
+    """Sends pieces until the other end is gone, or takes `MUCH`; how many bytes it took."""
+    for sent in range(0, MUCH, len(piece)):
+        try:
+            client.sendall(piece)
+        except (BrokenPipeError, ConnectionResetError):
+            return sent
+    return MUCH
 
 
 def everything(client: socket.socket) -> bytes:
@@ -148,6 +160,34 @@ def test_what_is_left_of_a_body_that_was_refused_is_not_waited_for(
         assert client.recv(1000).startswith(b"HTTP/1.1 413 ")
         _, seconds = trickle(client)
         assert seconds < SECONDS + GRACE
+
+
+def test_who_sends_too_much_hears_so_and_may_ask_again(cast: Cast) -> None:
+    """Also where no body is asked for, with a length and in chunks."""
+    sent = b"x" * (3 * 1024 * 1024)
+    chunk = b"%x\r\n%b\r\n" % (len(sent), sent)
+    with one_worker() as service, connect(service) as client:
+        for framing, body in (
+            (f"Content-Length: {len(sent)}", sent),
+            ("Transfer-Encoding: chunked", chunk + b"0\r\n\r\n"),
+        ):
+            client.sendall(head_of("GET", "/livez", framing) + body)
+            assert client.recv(4096).startswith(b"HTTP/1.1 413 ")
+        client.sendall(head_of("GET", "/livez"))
+        assert client.recv(4096).startswith(b"HTTP/1.1 200 OK")
+
+
+@pytest.mark.parametrize("framing", ["Content-Length: 99999999999", "Transfer-Encoding: chunked"])
+@pytest.mark.parametrize("path", ["/livez", LARGE, API + "/auth/profiles"])
+def test_who_sends_without_end_is_cut_off(cast: Cast, path: str, framing: str) -> None:
+    """After some of it, and not when the time for it is over."""
+    piece = b"x" * 65536
+    if "chunked" in framing:
+        piece = b"10000\r\n%b\r\n" % piece
+    with one_worker() as service, connect(service) as client:
+        client.sendall(head_of("POST", path, framing))
+        assert sent_until_cut_off(client, piece) < MUCH
+        assert service.get("/livez").status_code == 200
 
 
 def test_who_is_in_no_hurry_between_two_requests_is_not_cut_off(

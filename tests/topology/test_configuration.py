@@ -85,6 +85,57 @@ def test_without_its_secrets_nothing_starts(name: str) -> None:
     assert "SECRET_KEY" not in SERVICES[name]["environment"]
 
 
+_READ = re.compile(r"\$\{([A-Z][A-Z0-9_]+)(?::?([-?])([^}]*))?\}")
+
+
+def told(table: str) -> dict[str, str]:
+    """The variables of a table of docs/deployment.md, with their defaults."""
+    document = (ROOT / "docs" / "deployment.md").read_text()
+    (rows,) = re.findall(rf"(?s)<!-- {table}: compared .*?-->\n(.*?)<!-- end -->", document)
+    cells = [[cell.strip() for cell in row.split("|")[1:-1]] for row in rows.splitlines()[2:]]
+    assert all(len(row) == 3 and row[2] for row in cells)
+    return {name.strip("`"): default.strip("`").replace("none", "") for name, default, _ in cells}
+
+
+def read_by(*paths: Path) -> dict[str, str]:
+    """The variables that files read as `${NAME:-default}`, with their defaults."""
+    found: dict[str, str] = {}
+    for path in paths:
+        for name, kind, default in _READ.findall(path.read_text()):
+            if kind or name not in found:
+                found[name] = default if kind == "-" else ""
+    return found
+
+
+def test_what_the_compose_files_read_is_told_with_its_default() -> None:
+    assert told("compose") == read_by(COMPOSE, CONFIGURATION / "tls.yml")
+
+
+def test_what_the_pooler_reads_is_told_with_its_default() -> None:
+    assert told("pooler") == read_by(CONFIGURATION / "pgbouncer-start")
+    given = SERVICES["pgbouncer"]["environment"]
+    assert list(told("pooler"))[: len(given)] == list(given)
+
+
+def test_what_the_proxy_reads_is_told_with_its_default() -> None:
+    text = (CONFIGURATION / "haproxy.cfg").read_text()
+    read = set(re.findall(r"\$\{?([A-Z][A-Z0-9_]+)", text))
+    (line,) = re.findall(r"(?m)^ENV (.*ERRORS.*)$", (CONFIGURATION / "Dockerfile").read_text())
+    image = dict(pair.split("=", 1) for pair in line.split())
+    assert told("proxy") == dict.fromkeys(SERVICES["proxy"]["environment"], "") | image
+    assert read == told("proxy").keys()
+
+
+def test_what_the_compose_file_sets_itself_is_told() -> None:
+    document = (ROOT / "docs" / "deployment.md").read_text()
+    (sentence,) = re.findall(
+        r"(?s)but for what the compose file sets itself: (.*?)\. `BASE`", document
+    )
+    assert set(re.findall(r"`([A-Z_]+)`", sentence)) - {"METRICS_TOKEN"} == {
+        name for service in OURS for name in SERVICES[service]["environment"]
+    } - {"HTTPS_ONLY"}
+
+
 def test_make_env_writes_secrets_of_its_own_each_time(tmp_path: Path) -> None:
     path = tmp_path / ".env"
     made = []

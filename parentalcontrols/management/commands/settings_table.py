@@ -1,4 +1,4 @@
-"""`manage.py settings_table`: the tables of environment variables in docs/operations.md."""
+"""`manage.py settings_table`: the tables of environment variables in docs/settings.md."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from parentalcontrols import settings_tables
 class Command(BaseCommand):
     """For developers, after a setting was added; a test says when it is due."""
 
-    help = "Makes the tables of environment variables in docs/operations.md anew."
+    help = "Makes the tables of environment variables in docs/settings.md anew."
     requires_system_checks: list[str] = []
 
     def handle(self, *args: Any, **options: Any) -> None:
