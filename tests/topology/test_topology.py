@@ -74,6 +74,7 @@ def test_tables_change_while_the_instances_serve(running: House) -> None:
         assert playing.outcomes["refused"] == 0
 
 
+@pytest.mark.direct("there is another pooler between it and PostgreSQL")
 def test_the_limits_of_requests_are_in_force_behind_the_pooler_and_not_for_migrations(
     running: House,
 ) -> None:
