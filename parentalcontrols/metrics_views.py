@@ -40,54 +40,67 @@ _is_instant = re.compile(
 ).fullmatch
 
 
+_P95 = "95 of 100 took no longer, to within 2.5 %"
+_P99 = "99 of 100 took no longer, to within 2.5 %"
+
+
 class HeartbeatMetricsSerializer(serializers.Serializer[Any]):
     """Heartbeats; durations in milliseconds."""
 
-    total_processed = serializers.IntegerField()
-    avg_db_ops_per_heartbeat = serializers.FloatField()
-    avg_duration_ms = serializers.FloatField()
-    max_duration_ms = serializers.FloatField()
-    p95_duration_ms = serializers.FloatField()
-    p99_duration_ms = serializers.FloatField()
+    total_processed = serializers.IntegerField(help_text="beats that were answered")
+    avg_db_ops_per_heartbeat = serializers.FloatField(help_text="round trips to the database")
+    avg_duration_ms = serializers.FloatField(help_text="of a beat, as long as its request took")
+    max_duration_ms = serializers.FloatField(help_text="the longest")
+    p95_duration_ms = serializers.FloatField(help_text=_P95)
+    p99_duration_ms = serializers.FloatField(help_text=_P99)
 
 
 class ConfigCacheMetricsSerializer(serializers.Serializer[Any]):
     """The cache of viewing-time configs."""
 
-    hit_rate = serializers.FloatField(min_value=0, max_value=1)
-    total_hits = serializers.IntegerField()
-    total_misses = serializers.IntegerField()
-    total_invalidations = serializers.IntegerField()
-    current_size = serializers.IntegerField(
-        allow_null=True, help_text="null: the cache does not say"
+    hit_rate = serializers.FloatField(
+        min_value=0, max_value=1, help_text="hits over hits and misses"
     )
-    max_size = serializers.IntegerField()
+    total_hits = serializers.IntegerField(help_text="configs that the cache had")
+    total_misses = serializers.IntegerField(help_text="configs that the database was asked for")
+    total_invalidations = serializers.IntegerField(help_text="configs that were forgotten")
+    current_size = serializers.IntegerField(
+        allow_null=True, help_text="configs in the cache; null: it does not say"
+    )
+    max_size = serializers.IntegerField(help_text="how many configs it is made for")
 
 
 class WeeklyReportMetricsSerializer(serializers.Serializer[Any]):
     """Weekly reports; durations in milliseconds."""
 
-    total_generated = serializers.IntegerField()
-    avg_db_ops = serializers.FloatField()
-    p95_duration_ms = serializers.FloatField()
-    p99_duration_ms = serializers.FloatField()
+    total_generated = serializers.IntegerField(help_text="reports that were made")
+    avg_db_ops = serializers.FloatField(help_text="queries of a report")
+    p95_duration_ms = serializers.FloatField(help_text=_P95)
+    p99_duration_ms = serializers.FloatField(help_text=_P99)
 
 
 class MetricsSerializer(serializers.Serializer[Any]):
     """Figures of every process and host of the service."""
 
-    uptime_seconds = serializers.FloatField()
+    uptime_seconds = serializers.FloatField(
+        help_text="for so long some process of the service was always there"
+    )
     as_of = serializers.DateTimeField(
         allow_null=True, help_text="up to then every process has handed over what it counted"
     )
-    since = serializers.DateTimeField(allow_null=True, help_text="as it was asked for")
+    since = serializers.DateTimeField(allow_null=True, help_text="as asked for; null: all")
     heartbeat = HeartbeatMetricsSerializer()
     config_cache = ConfigCacheMetricsSerializer()
     weekly_report = WeeklyReportMetricsSerializer()
 
 
 class AdminMetricsView(BoundedView):
-    """What all processes counted; the one that answers hands over its own first."""
+    """Read what the service counted.
+
+    Needs an account token of staff: others get 403 `staff_required`, a child's device
+    `parent_required`. The figures are those of all processes and hosts; the one that answers hands
+    over its own first.
+    """
 
     permission_classes = (StaffOnly,)
 

@@ -32,7 +32,10 @@ _Place = Annotated[int, msgspec.Meta(ge=0, lt=10**18)]
 
 
 class PinStatusView(BoundedView):
-    """Whether there is a PIN, and whether it is locked."""
+    """Tell whether there is a PIN, and whether it is locked.
+
+    Needs an account token.
+    """
 
     @extend_schema(operation_id="pin_status", responses=PinStatusSerializer)
     def get(self, request: Request) -> Response:
@@ -41,7 +44,14 @@ class PinStatusView(BoundedView):
 
 
 class PinView(BoundedView):
-    """The first PIN, or another one for the current one."""
+    """Set or change the PIN.
+
+    Needs an account token and, once there is a PIN, the current one. Every PIN token ends with it.
+
+    403 `pin_required` where `current_pin` is missing, `incorrect_pin` where it is wrong. After five
+    wrong ones, wherever they were sent, nothing is checked for 30 minutes: `pin_locked`, with
+    `locked_until` in the body and in the header `X-Locked-Until`.
+    """
 
     database_seconds = HASHING_REQUEST_SECONDS
 
@@ -55,7 +65,15 @@ class PinView(BoundedView):
 
 
 class PinVerifyView(BoundedView):
-    """A PIN for a PIN token."""
+    """Check a PIN, for a PIN token.
+
+    Needs an account token or a profile token. The PIN token is good for five minutes, and until the
+    PIN changes. One that an account token obtained is good for any number of grants and changes of
+    limits, one that a profile token obtained for one grant to that child.
+
+    403 `incorrect_pin` where it is wrong and `pin_locked` after five wrong ones; 400 `pin_not_set`
+    where the account has none.
+    """
 
     permission_classes = (AnyCaller,)
     database_seconds = HASHING_REQUEST_SECONDS
@@ -73,7 +91,13 @@ class PinVerifyView(BoundedView):
 
 
 class PinResetView(BoundedView):
-    """Another PIN for the account's password."""
+    """Set a new PIN with the account's password.
+
+    Needs an account token and the password, for who forgot the PIN. A lock is lifted, and every PIN
+    token ends.
+
+    403 `incorrect_password` where it is wrong; too many wrong ones are a 429.
+    """
 
     database_seconds = HASHING_REQUEST_SECONDS
 
@@ -91,7 +115,11 @@ class PinResetView(BoundedView):
 
 
 class AuditView(BoundedView):
-    """What loosened or tightened the household's limits, newest first."""
+    """Read what loosened or tightened the limits.
+
+    Needs an account token. The newest entry first, 50 a page: who did what, on which device, from
+    what to what. `next_cursor` leads to the next page. No entry is ever changed.
+    """
 
     @extend_schema(
         operation_id="audit",

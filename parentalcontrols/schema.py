@@ -1,40 +1,76 @@
-"""The OpenAPI document: every operation tells the problems it may answer."""
+"""The OpenAPI document: what every operation does, and the problems it may answer.
 
-from typing import Any, Literal
+The first line of a view's docstring, or of its method's where it has several, is the summary of
+the operation, the rest its description. Fields are described by their `help_text`.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, TypeVar
 
 from drf_spectacular.openapi import AutoSchema
 from drf_spectacular.plumbing import ResolvedComponent
-from drf_spectacular.utils import OpenApiResponse
+from drf_spectacular.utils import OpenApiExample, OpenApiResponse, extend_schema_serializer
 from rest_framework import serializers
 
 from parentalcontrols.authentication import AnyCaller
-from parentalcontrols.problems import CONTENT_TYPE
+from parentalcontrols.openapi_text import paragraphs
+from parentalcontrols.problems import CONTENT_TYPE, Problem, invalid, unavailable
+
+Shape = TypeVar("Shape", bound=type[serializers.BaseSerializer[Any]])
+
+
+def shows(examples: Mapping[str, Any]) -> Callable[[Shape], Shape]:
+    """Shows these bodies, by their names, wherever the shape that is decorated is one."""
+    decorator: Callable[[Shape], Shape] = extend_schema_serializer(
+        examples=[OpenApiExample(name, value) for name, value in examples.items()]
+    )
+    return decorator
 
 
 class FieldErrorSerializer(serializers.Serializer[Any]):
     """One value that was refused."""
 
-    field = serializers.CharField()
-    code = serializers.CharField()
-    detail = serializers.CharField()
+    field = serializers.CharField(
+        help_text="its name; `a.0.b` for one inside, empty where it is the body as a whole"
+    )
+    code = serializers.CharField(help_text="for programs, and stable")
+    detail = serializers.CharField(help_text="one sentence for people")
 
 
 class ProblemSerializer(serializers.Serializer[Any]):
     """RFC 9457 problem details."""
 
-    type = serializers.CharField()
-    title = serializers.CharField()
-    status = serializers.IntegerField()
-    detail = serializers.CharField()
-    code = serializers.CharField()
-    request_id = serializers.CharField()
-    errors = FieldErrorSerializer(many=True, required=False)  # type: ignore[assignment]
+    type = serializers.CharField(help_text="always `about:blank`: `code` tells problems apart")
+    title = serializers.CharField(help_text="the phrase of the status")
+    status = serializers.IntegerField(help_text="that of the answer")
+    detail = serializers.CharField(help_text="one sentence for people; may be worded anew")
+    code = serializers.CharField(help_text="for programs, and stable")
+    request_id = serializers.CharField(
+        help_text="finds the request in the service's logs; also in the header `X-Request-ID`"
+    )
+    errors = FieldErrorSerializer(  # type: ignore[assignment]
+        many=True, required=False, help_text="each value that was refused; with `invalid` alone"
+    )
+    locked_until = serializers.DateTimeField(
+        required=False, help_text="when PINs are checked again; with `pin_locked` alone"
+    )
+    enforcement = serializers.CharField(
+        required=False, help_text="always `blocked`; in the 503 of a beat or an end alone"
+    )
+    eligible = serializers.BooleanField(
+        required=False, help_text="always false; in the 503 of a question before playback alone"
+    )
+    reason = serializers.CharField(
+        required=False, help_text="always `unavailable`; beside `enforcement` or `eligible`"
+    )
 
 
 _MEANINGS = {
+    "200": "done",
+    "201": "made",
     "400": "the request is not valid",
-    "401": "no token, or one that is not good",
-    "403": "refused: a parent's token, or the right PIN or password, is needed",
+    "401": "no token or log-in, or one that is not good",
+    "403": "refused: a parent's token, or the right PIN or password, is needed; see `code`",
     "404": "not there, or not yours",
     "408": "the body did not come in time",
     "413": "the body is too large",
@@ -54,7 +90,11 @@ _HEADERS = {
     "429": _RETRY_AFTER,
     "503": _RETRY_AFTER,
 }
-
+#: The ids of our paths.
+_IDS = {
+    "profile_id": "a profile of the household",
+    "session_id": "a session, as the answer to a beat named it",
+}
 
 #: How the paths end that have a limit of their own (`RATELIMITS` of the settings).
 LIMITED = (
@@ -66,6 +106,17 @@ LIMITED = (
 class ProblemAwareSchema(AutoSchema):
     """drf-spectacular's schema, plus the problems."""
 
+    def get_summary(self) -> str:
+        """The first paragraph of the docstring, without its full stop."""
+        return self._paragraphs()[0].removesuffix(".")
+
+    def get_description(self) -> str:  # type: ignore[override]
+        """The other paragraphs."""
+        return "\n\n".join(self._paragraphs()[1:])
+
+    def _paragraphs(self) -> list[str]:
+        return paragraphs(super().get_description())
+
     def get_auth(self) -> list[dict[str, Any]]:
         """The one way to say who is asking, whichever of our authenticators reads it."""
         if not self.view.get_authenticators():
@@ -75,7 +126,12 @@ class ProblemAwareSchema(AutoSchema):
                 name="bearer",
                 type=ResolvedComponent.SECURITY_SCHEMA,
                 object="bearer",
-                schema={"type": "http", "scheme": "bearer", "bearerFormat": "JWT"},
+                schema={
+                    "type": "http",
+                    "scheme": "bearer",
+                    "bearerFormat": "JWT",
+                    "description": "The `access_token` of an account, or of a child's device.",
+                },
             )
         )
         return [{"bearer": []}]
@@ -98,6 +154,7 @@ class ProblemAwareSchema(AutoSchema):
         )
         for parameter in parameters:
             parameter["schema"] = {"type": "string", "format": "uuid"}
+            parameter["description"] = _IDS[parameter["name"]]
         return parameters
 
     def _get_request_body(self, direction: str = "request") -> dict[str, Any] | None:
@@ -111,14 +168,52 @@ class ProblemAwareSchema(AutoSchema):
         self, direction: Literal["request", "response"] = "response"
     ) -> dict[str, Any]:
         bodies: dict[str, Any] = super()._get_response_bodies(direction)
+        for status, body in bodies.items():
+            body["description"] = _MEANINGS[status]
         for status in sorted(self._problem_statuses() - bodies.keys()):
-            response = OpenApiResponse(ProblemSerializer, _MEANINGS[status])
+            response = OpenApiResponse(
+                ProblemSerializer, _MEANINGS[status], [self._problem_example(status)]
+            )
             bodies[status] = self._get_response_for_code(  # type: ignore[no-untyped-call]
                 response, status, [CONTENT_TYPE], direction
             )
             if status in _HEADERS:
                 bodies[status]["headers"] = _HEADERS[status]
         return bodies
+
+    def _problem_example(self, status: str) -> OpenApiExample:
+        """A problem of this operation as it is answered."""
+        problem = Problem(int(status))
+        if status == "400":
+            problem = self._invalid_example()
+        elif status == "401" and self.path.endswith("/login"):
+            problem = Problem(401, "wrong_login", "The e-mail or the password is wrong.")
+        elif status == "403":
+            (permission,) = self.view.get_permissions()
+            problem = Problem(
+                403,
+                getattr(permission, "code", "incorrect_pin"),
+                getattr(permission, "message", "The PIN is wrong."),
+            )
+        elif status == "503":
+            problem = unavailable(getattr(self.view, "unavailable_members", None))
+        request_id = "2f0c9a31f1b84b0e9d4e3c1f6a7b8c9d"
+        return OpenApiExample(problem.code, {**problem.document(), "request_id": request_id})
+
+    def _invalid_example(self) -> Problem:
+        """The 400 for the first value that is needed, or that may be sent at all."""
+        if self.path.endswith("/token"):
+            detail = "Only a child's device needs a token of its own."
+            return Problem(400, "not_a_kids_profile", detail)
+        shape = self.get_request_serializer()
+        fields = shape().fields if shape else {}
+        for name, field in fields.items():
+            if field.required:
+                error = {"field": name, "code": "required", "detail": "This field is required."}
+                return invalid([error])
+        parameters: list[Any] = self.get_override_parameters()
+        name = next(iter([*fields, *(parameter.name for parameter in parameters)]))
+        return invalid([{"field": name, "code": "invalid", "detail": "This is not valid."}])
 
     def _is_every_players(self) -> bool:
         """Whether any token will do, and no PIN is asked for."""

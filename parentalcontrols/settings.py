@@ -18,6 +18,7 @@ from csp.constants import NONE, SELF
 from django.core.exceptions import ImproperlyConfigured
 from psycopg.conninfo import conninfo_to_dict
 
+from parentalcontrols import openapi_text
 from parentalcontrols.environment import Rate
 from parentalcontrols.environment import cache_url as _cache_url
 from parentalcontrols.environment import flag as _flag
@@ -335,7 +336,8 @@ REST_FRAMEWORK = {
 }
 SPECTACULAR_SETTINGS = {
     "TITLE": "Viewing time and parental controls",
-    "DESCRIPTION": "How much longer may this child watch? Errors are RFC 9457 problems.",
+    "DESCRIPTION": openapi_text.DESCRIPTION,
+    "TAGS": openapi_text.TAGS,
     "VERSION": "0.1.0",
     "OAS_VERSION": "3.1.0",
     "SERVE_INCLUDE_SCHEMA": False,

@@ -86,7 +86,13 @@ class OpenView(BoundedView):
 
 
 class RegisterView(OpenView):
-    """Registers a household."""
+    """Register a household.
+
+    Needs no token. Answers the tokens of the new account, as logging in does.
+
+    An e-mail that is taken is a 400 whose field code is `email_taken`; a common password is one,
+    too. Registrations are limited per e-mail and per address (429).
+    """
 
     database_seconds = HASHING_REQUEST_SECONDS
 
@@ -104,7 +110,13 @@ class RegisterView(OpenView):
 
 
 class LoginView(OpenView):
-    """Logs a household in."""
+    """Log in.
+
+    Needs no token. Answers an account token, which speaks for the parent, and its refresh token.
+
+    A wrong e-mail, a wrong password and a deactivated account are one 401, `wrong_login`. After too
+    many wrong ones even the right password is a 429, until `Retry-After` is over.
+    """
 
     database_seconds = HASHING_REQUEST_SECONDS
 
@@ -123,7 +135,14 @@ class LoginView(OpenView):
 
 
 class RefreshView(OpenView):
-    """Exchanges a refresh token, once, for the next pair."""
+    """Exchange a refresh token for the next pair.
+
+    Needs no token but the one in the body, and answers a pair for whom that one speaks: the
+    account, or a child's device.
+
+    A refresh token is good once. One that is sent again is a 401 and ends the whole log-in: log in
+    again then, and also where the answer to an exchange was lost.
+    """
 
     @extend_schema(
         operation_id="refresh", request=RefreshSerializer, responses=TokenPairSerializer, auth=[]
@@ -138,7 +157,10 @@ class RefreshView(OpenView):
 
 
 class MeView(BoundedView):
-    """The account that a token speaks for."""
+    """Tell the account that a token speaks for.
+
+    Needs an account token; a child's device gets 403 `parent_required`.
+    """
 
     @extend_schema(operation_id="me", responses=AccountSerializer)
     def get(self, request: Request) -> Response:
@@ -150,6 +172,10 @@ class ProfilesView(BoundedView):
 
     @extend_schema(operation_id="list_profiles", responses=ProfileSerializer(many=True))
     def get(self, request: Request) -> Response:
+        """List the profiles of the household.
+
+        Needs an account token. All of them, the oldest first; there are no pages.
+        """
         return Response(ProfileSerializer(profiles.of_account(account_of(request)), many=True).data)
 
     @extend_schema(
@@ -158,6 +184,11 @@ class ProfilesView(BoundedView):
         responses={201: ProfileSerializer},
     )
     def post(self, request: Request) -> Response:
+        """Add a profile.
+
+        Needs an account token. A child's viewing-time config is made with it, with the defaults:
+        120 minutes on weekdays, 180 on weekends, reset at 6 o'clock UTC, educational titles exempt.
+        """
         body = ProfileRequestSerializer(data=request.data)
         body.is_valid(raise_exception=True)
         profile = profiles.create(
@@ -167,7 +198,11 @@ class ProfilesView(BoundedView):
 
 
 class SelectProfileView(BoundedView):
-    """Chooses who is watching; answers the profile."""
+    """Choose who is watching.
+
+    Needs an account token. Answers the profile; nothing is stored, and every beat names its
+    profile.
+    """
 
     @extend_schema(operation_id="select_profile", request=None, responses=ProfileSerializer)
     def put(self, request: Request, profile_id: UUID) -> Response:
@@ -176,7 +211,14 @@ class SelectProfileView(BoundedView):
 
 
 class ProfileTokenView(BoundedView):
-    """Tokens for a device in a child's hands."""
+    """Make tokens for a device in a child's hands.
+
+    Needs an account token: the parent's app asks, and hands the answer over. The profile token
+    speaks for that child alone, can tighten but never loosen, and stays what it is when it is
+    refreshed.
+
+    For an adult it is a 400, `not_a_kids_profile`: such a device logs in.
+    """
 
     @extend_schema(
         operation_id="create_profile_token", request=None, responses=ProfileTokenSerializer

@@ -13,38 +13,55 @@ from rest_framework.response import Response
 
 from parentalcontrols import accounts, profiles, ratelimits
 from parentalcontrols.fields import StrictCharField
+from parentalcontrols.schema import shows
+from parentalcontrols.serializers import PinTokenField
 from parentalcontrols.views import BoundedView, account_of, actor_of, caller_of
-from viewingtime import erasure, exports
+from viewingtime import erasure, examples, exports
 
 _JSON = "application/json"
 
 
+@shows(examples.ERASURE)
 class ErasureRequestSerializer(serializers.Serializer[Any]):
     """The PIN token, once the account has a PIN."""
 
-    pin_token = StrictCharField(
-        max_length=4096, required=False, allow_null=True, default=None, write_only=True
+    pin_token = PinTokenField(
+        default=None, help_text="what `verify_pin` answered; needed once there is a PIN"
     )
 
 
+@shows(examples.ACCOUNT_ERASURE)
 class AccountErasureRequestSerializer(ErasureRequestSerializer):
     """The account's password once more, too."""
 
-    password = StrictCharField(min_length=1, max_length=128, trim_whitespace=False, write_only=True)
+    password = StrictCharField(
+        min_length=1,
+        max_length=128,
+        trim_whitespace=False,
+        write_only=True,
+        help_text="the account's",
+    )
 
 
+@shows(examples.RECEIPT)
 class ReceiptSerializer(serializers.Serializer[Any]):
     """That something was erased."""
 
-    receipt_id = serializers.UUIDField(source="id")
-    erased_at = serializers.DateTimeField()
+    receipt_id = serializers.UUIDField(source="id", help_text="what the log of erasures keeps")
+    erased_at = serializers.DateTimeField(help_text="by the database's clock")
     deleted = serializers.DictField(
         child=serializers.IntegerField(), help_text="how many of each kind"
     )
 
 
 class ExportView(BoundedView):
-    """Everything that is stored of the household, as a file."""
+    """Export everything that is stored of the household.
+
+    Needs an account token. One JSON file, all of it of one instant: `format`, `exported_at`,
+    `account`, `pin` (when it was set), `log_ins`, `audit` and `profiles`, each with its `config`,
+    `balances`, `grants` and `sessions`. No password, PIN or token is in it. Files are limited
+    (429).
+    """
 
     database_seconds = exports.SECONDS
 
@@ -70,7 +87,13 @@ class ExportView(BoundedView):
 
 
 class EraseProfileView(BoundedView):
-    """The end of a profile and of all that is stored of it."""
+    """Erase a profile.
+
+    Needs an account token and, once the account has a PIN, a PIN token that one obtained: else 403
+    `pin_required` or `pin_token_invalid`. All that is stored of the profile is gone for good, and
+    its tokens with it, when this is answered. Who did not get the answer asks again: a 404 tells
+    that it was done.
+    """
 
     database_seconds = erasure.SECONDS
 
@@ -91,7 +114,15 @@ class EraseProfileView(BoundedView):
 
 
 class EraseAccountView(BoundedView):
-    """The end of a household and of all that is stored of it."""
+    """Erase the household.
+
+    Needs an account token, the account's password and, once there is a PIN, a PIN token that one
+    obtained. All that is stored is gone for good, and every token with it, when this is answered.
+    Who did not get the answer asks again: a 401 tells that it was done.
+
+    403 `incorrect_password`, `pin_required` or `pin_token_invalid`, and `staff_account` for an
+    account of staff; too many wrong passwords are a 429.
+    """
 
     database_seconds = erasure.SECONDS
 

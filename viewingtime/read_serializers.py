@@ -151,75 +151,92 @@ def report_body(report: reports.Report) -> dict[str, Any]:
     }
 
 
+_DAY = "when the viewing day began, in the child's time zone"
+_EXEMPT = "the part that was exempt from the limit"
+_COUNTED = "the part that counted against the limit"
+_CHILD = "the child's"
+
+
 class HistorySessionSerializer(serializers.Serializer[Any]):
     """A session; `ended_at` is null while it is open, and its minutes are those credited so far."""
 
-    session_id = serializers.UUIDField()
-    title_id = serializers.UUIDField()
-    title_name = serializers.CharField()
+    session_id = serializers.UUIDField(help_text="the session's")
+    title_id = serializers.UUIDField(help_text="what was played")
+    title_name = serializers.CharField(help_text="as it is called now")
     device_type = serializers.ChoiceField(DeviceType.choices)
-    is_educational = serializers.BooleanField()
-    started_at = serializers.DateTimeField()
-    ended_at = serializers.DateTimeField(allow_null=True)
-    duration_minutes = serializers.FloatField()
+    is_educational = serializers.BooleanField(help_text="the title's flag, as it was at the start")
+    started_at = serializers.DateTimeField(help_text="with its first beat, or with a reset")
+    ended_at = serializers.DateTimeField(allow_null=True, help_text="null while it is open")
+    duration_minutes = serializers.FloatField(help_text="what it was credited so far")
 
 
 class HistoryDaySerializer(serializers.Serializer[Any]):
     """A viewing day: the sums of all its sessions, and those of them that are on this page."""
 
-    date = serializers.DateField()
-    total_minutes = serializers.FloatField()
-    educational_minutes = serializers.FloatField(help_text="exempt from the limit")
-    counted_minutes = serializers.FloatField()
-    sessions = HistorySessionSerializer(many=True)
+    date = serializers.DateField(help_text=_DAY)
+    total_minutes = serializers.FloatField(help_text="of all its sessions")
+    educational_minutes = serializers.FloatField(help_text=_EXEMPT)
+    counted_minutes = serializers.FloatField(help_text=_COUNTED)
+    sessions = HistorySessionSerializer(
+        many=True, help_text="the newest first; others of the day may be on the next page"
+    )
 
 
 class HistorySerializer(serializers.Serializer[Any]):
     """Days with sessions, newest first, and the cursor of the next page; null on the last one."""
 
-    profile_id = serializers.UUIDField()
-    days = HistoryDaySerializer(many=True)
-    next_cursor = serializers.CharField(allow_null=True)
+    profile_id = serializers.UUIDField(help_text="as in the path")
+    days = HistoryDaySerializer(many=True, help_text="those with sessions, the newest first")
+    next_cursor = serializers.CharField(
+        allow_null=True, help_text="the `cursor` of the next page; null on the last one"
+    )
 
 
 class ReportDaySerializer(serializers.Serializer[Any]):
     """A viewing day; `limit_minutes` null is unlimited."""
 
-    date = serializers.DateField()
-    minutes = serializers.FloatField()
-    counted_minutes = serializers.FloatField()
-    educational_minutes = serializers.FloatField(help_text="exempt from the limit")
-    limit_minutes = serializers.FloatField(allow_null=True)
-    granted_minutes = serializers.FloatField()
-    is_unlimited_override = serializers.BooleanField()
+    date = serializers.DateField(help_text=_DAY)
+    minutes = serializers.FloatField(help_text="what was watched in all")
+    counted_minutes = serializers.FloatField(help_text=_COUNTED)
+    educational_minutes = serializers.FloatField(help_text=_EXEMPT)
+    limit_minutes = serializers.FloatField(
+        allow_null=True, help_text="in force on that day, without extra time; null = unlimited"
+    )
+    granted_minutes = serializers.FloatField(help_text="extra time of the day")
+    is_unlimited_override = serializers.BooleanField(
+        help_text="whether a grant lifted the limit of the day"
+    )
 
 
 class TopTitleSerializer(serializers.Serializer[Any]):
     """A title, and how long it was watched in the week."""
 
-    title_id = serializers.UUIDField()
-    title_name = serializers.CharField()
-    total_minutes = serializers.FloatField()
+    title_id = serializers.UUIDField(help_text="what was played")
+    title_name = serializers.CharField(help_text="as it is called now")
+    total_minutes = serializers.FloatField(help_text="exempt or not")
 
 
 class ReportProfileSerializer(serializers.Serializer[Any]):
     """A child's last seven viewing days, oldest first, and its three most watched titles."""
 
-    profile_id = serializers.UUIDField()
-    profile_name = serializers.CharField()
-    daily_totals = ReportDaySerializer(many=True)
-    average_daily_minutes = serializers.FloatField()
-    total_minutes = serializers.FloatField()
-    educational_minutes = serializers.FloatField()
+    profile_id = serializers.UUIDField(help_text=_CHILD)
+    profile_name = serializers.CharField(help_text=_CHILD)
+    daily_totals = ReportDaySerializer(many=True, help_text="seven, the oldest first")
+    average_daily_minutes = serializers.FloatField(help_text="the total over seven")
+    total_minutes = serializers.FloatField(help_text="of the seven days, exempt or not")
+    educational_minutes = serializers.FloatField(help_text=_EXEMPT)
     limit_usage_percent = serializers.FloatField(
-        allow_null=True, help_text="of limits and grants; null where nothing was limited"
+        allow_null=True,
+        help_text="what counted, of limits and extra time; null where nothing was limited",
     )
-    top_titles = TopTitleSerializer(many=True)
+    top_titles = TopTitleSerializer(many=True, help_text="three at most, the longest first")
 
 
 class WeeklyReportSerializer(serializers.Serializer[Any]):
     """The children of the household, oldest profile first; the earliest and latest day of all."""
 
-    week_start = serializers.DateField()
-    week_end = serializers.DateField()
-    profiles = ReportProfileSerializer(many=True)
+    week_start = serializers.DateField(help_text="the earliest day of all children")
+    week_end = serializers.DateField(help_text="the latest day of all children")
+    profiles = ReportProfileSerializer(
+        many=True, help_text="the children, the oldest profile first"
+    )

@@ -27,9 +27,10 @@ from parentalcontrols.models import (
 )
 from parentalcontrols.parsers import decode_object
 from parentalcontrols.problems import Problem, invalid
-from parentalcontrols.schema import FieldErrorSerializer
-from parentalcontrols.serializers import PinField
+from parentalcontrols.schema import FieldErrorSerializer, shows
+from parentalcontrols.serializers import PinField, PinTokenField
 from parentalcontrols.viewing_day import timezone_names
+from viewingtime import examples
 from viewingtime.heartbeats import Heartbeat
 from viewingtime.ledger import Answer, Enforcement, Reason
 from viewingtime.models import GRANT_MINUTES, DeviceType
@@ -205,44 +206,88 @@ def problem_body(problem: Problem) -> dict[str, Any]:
     return {"error": error}
 
 
+_ENFORCEMENTS = [
+    (Enforcement.ALLOWED.value, "play on"),
+    (Enforcement.WARNING_15.value, "play on; 15 minutes or less remain"),
+    (Enforcement.WARNING_5.value, "play on; 5 minutes or less remain"),
+    (Enforcement.BLOCKED.value, "stop; `reason` says why"),
+]
+_REASONS = [
+    (Reason.VIEWING_TIME_EXHAUSTED.value, "nothing remains for this title today"),
+    (Reason.SESSION_ENDED.value, "the session was ended, by its player or another"),
+    (Reason.SUPERSEDED.value, "the child watches on another device"),
+    (Reason.UNAVAILABLE.value, "the service cannot answer right now; in a 503 alone"),
+]
+_REMAINING = "until the next reset, for what is not exempt; null = unlimited"
+_OVERRIDE = "whether a grant lifted the limit until the next reset"
+_NEXT_RESET = "when the next viewing day begins; null for an adult"
+
+
+@shows(examples.HEARTBEAT)
 class HeartbeatRequestSerializer(serializers.Serializer[Any]):
     """A player's sign of life."""
 
-    profile_id = serializers.UUIDField()
-    title_id = serializers.UUIDField()
-    device_id = serializers.CharField(min_length=1, max_length=100)
-    device_type = serializers.ChoiceField(DeviceType.choices, required=False)
-    session_id = serializers.UUIDField(required=False, allow_null=True)
-    is_paused = serializers.BooleanField(required=False)
+    profile_id = serializers.UUIDField(help_text="who is watching")
+    title_id = serializers.UUIDField(help_text="what is playing: its id in the catalogue")
+    device_id = serializers.CharField(
+        min_length=1, max_length=100, help_text="the same for the same device, of your choice"
+    )
+    device_type = serializers.ChoiceField(
+        DeviceType.choices,
+        default=DeviceType.WEB.value,
+        help_text="shown in the history; decides nothing",
+    )
+    session_id = serializers.UUIDField(
+        required=False,
+        allow_null=True,
+        help_text="the one that the last answer carried; null or left out at the start",
+    )
+    is_paused = serializers.BooleanField(
+        default=False, help_text="up to 300 seconds of a pause count"
+    )
 
 
+@shows(examples.HEARTBEAT_ANSWER)
 class HeartbeatAnswerSerializer(serializers.Serializer[Any]):
-    """How much longer, and when to beat again."""
+    """How much longer, and when to beat again. Minutes are rounded to hundredths."""
 
-    session_id = serializers.UUIDField(allow_null=True)
-    enforcement = serializers.ChoiceField([e.value for e in Enforcement])
-    remaining_minutes = serializers.FloatField(allow_null=True)
-    used_minutes = serializers.FloatField()
-    is_educational = serializers.BooleanField()
-    reason = serializers.ChoiceField([r.value for r in Reason], allow_null=True)
-    next_heartbeat_seconds = serializers.IntegerField()
+    session_id = serializers.UUIDField(
+        allow_null=True,
+        help_text="send it with the next beat; may be another one. Null: none was opened",
+    )
+    enforcement = serializers.ChoiceField(_ENFORCEMENTS)
+    remaining_minutes = serializers.FloatField(allow_null=True, help_text=_REMAINING)
+    used_minutes = serializers.FloatField(
+        help_text="of the running day, without what was exempt; 0 for an adult"
+    )
+    is_educational = serializers.BooleanField(help_text="the title's flag, as it was at the start")
+    reason = serializers.ChoiceField(_REASONS, allow_null=True)
+    next_heartbeat_seconds = serializers.IntegerField(
+        help_text="beat again after so many seconds, 1 to 30"
+    )
 
 
+@shows(examples.BATCH)
 class HeartbeatBatchRequestSerializer(serializers.Serializer[Any]):
     """Up to 500 beats."""
 
     heartbeats = serializers.ListField(
-        child=HeartbeatRequestSerializer(), min_length=1, max_length=MOST_HEARTBEATS
+        child=HeartbeatRequestSerializer(),
+        min_length=1,
+        max_length=MOST_HEARTBEATS,
+        help_text="several of one profile are taken in this order",
     )
 
 
 class HeartbeatErrorSerializer(serializers.Serializer[Any]):
     """Why a beat of a batch was refused."""
 
-    status = serializers.IntegerField()
-    code = serializers.CharField()
-    detail = serializers.CharField()
-    errors = FieldErrorSerializer(many=True, required=False)  # type: ignore[assignment]
+    status = serializers.IntegerField(help_text="that of the problem, had the beat come alone")
+    code = serializers.CharField(help_text="for programs, and stable")
+    detail = serializers.CharField(help_text="one sentence for people")
+    errors = FieldErrorSerializer(  # type: ignore[assignment]
+        many=True, required=False, help_text="each value that was refused"
+    )
 
 
 class HeartbeatResultSerializer(HeartbeatAnswerSerializer):
@@ -257,43 +302,57 @@ class HeartbeatResultSerializer(HeartbeatAnswerSerializer):
         return fields
 
 
+@shows(examples.BATCH_ANSWER)
 class HeartbeatBatchAnswerSerializer(serializers.Serializer[Any]):
     """One result per beat, in order."""
 
-    results = HeartbeatResultSerializer(many=True)
+    results = HeartbeatResultSerializer(many=True, help_text="in the order of the beats")
 
 
+@shows(examples.SESSION_END)
 class SessionEndSerializer(serializers.Serializer[Any]):
-    """The session that was asked for; seconds."""
+    """The session that was asked for."""
 
-    session_id = serializers.UUIDField()
-    total_seconds = serializers.FloatField()
-    ended_at = serializers.DateTimeField()
+    session_id = serializers.UUIDField(help_text="as in the path")
+    total_seconds = serializers.FloatField(help_text="what it was credited in all, exempt or not")
+    ended_at = serializers.DateTimeField(
+        help_text="30 s after its last beat, if it had gone silent"
+    )
 
 
+@shows(examples.BALANCE)
 class BalanceSerializer(serializers.Serializer[Any]):
-    """A profile's running day. Minutes; null = unlimited."""
+    """A profile's running day. Minutes are rounded to hundredths."""
 
-    profile_id = serializers.UUIDField()
-    is_child_profile = serializers.BooleanField()
-    has_limits = serializers.BooleanField()
-    used_minutes = serializers.FloatField()
-    educational_minutes = serializers.FloatField()
-    granted_minutes = serializers.FloatField()
-    limit_minutes = serializers.FloatField(allow_null=True)
-    remaining_minutes = serializers.FloatField(allow_null=True)
-    is_unlimited_override = serializers.BooleanField()
-    next_reset_at = serializers.DateTimeField(allow_null=True)
-    warning_threshold_minutes = serializers.ListField(child=serializers.IntegerField())
+    profile_id = serializers.UUIDField(help_text="as in the path")
+    is_child_profile = serializers.BooleanField(help_text="only children are limited")
+    has_limits = serializers.BooleanField(
+        help_text="whether something limits the day: a limit, and no override"
+    )
+    used_minutes = serializers.FloatField(help_text="what counted, up to the last beat")
+    educational_minutes = serializers.FloatField(help_text="what was exempt, up to the last beat")
+    granted_minutes = serializers.FloatField(help_text="extra time of the day")
+    limit_minutes = serializers.FloatField(
+        allow_null=True, help_text="the day's, without extra time; null = unlimited"
+    )
+    remaining_minutes = serializers.FloatField(allow_null=True, help_text=_REMAINING)
+    is_unlimited_override = serializers.BooleanField(help_text=_OVERRIDE)
+    next_reset_at = serializers.DateTimeField(allow_null=True, help_text=_NEXT_RESET)
+    warning_threshold_minutes = serializers.ListField(
+        child=serializers.IntegerField(), help_text="at which remaining minutes beats warn"
+    )
 
 
+@shows(examples.ELIGIBILITY)
 class EligibilitySerializer(serializers.Serializer[Any]):
-    """Whether playback may start now."""
+    """Whether playback may start now. Minutes are rounded to hundredths."""
 
-    eligible = serializers.BooleanField()
-    remaining_minutes = serializers.FloatField(allow_null=True)
-    reason = serializers.CharField(allow_null=True)
-    next_reset_at = serializers.DateTimeField(allow_null=True)
+    eligible = serializers.BooleanField(help_text="whether playback may start")
+    remaining_minutes = serializers.FloatField(allow_null=True, help_text=_REMAINING)
+    reason = serializers.CharField(
+        allow_null=True, help_text="`viewing_time_exhausted` where it may not, else null"
+    )
+    next_reset_at = serializers.DateTimeField(allow_null=True, help_text=_NEXT_RESET)
 
 
 @extend_schema_field(
@@ -313,7 +372,6 @@ class _LimitField(StrictIntegerField):
             max_value=LIMIT_MOST_MINUTES,
             allow_null=True,
             required=False,
-            help_text=self.__doc__,
             **kwargs,
         )
 
@@ -326,16 +384,27 @@ class _LimitField(StrictIntegerField):
         return value
 
 
+_CONFIG = {
+    "weekday_limit_minutes": "Monday to Friday: 15 to 480 in steps of 15; null = unlimited",
+    "weekend_limit_minutes": "Saturday and Sunday: 15 to 480 in steps of 15; null = unlimited",
+    "reset_hour": "when a viewing day begins, in hours of the child's `timezone`",
+    "timezone": "an IANA name, as in `Europe/Berlin`",
+    "educational_exempt": "whether educational titles use nothing up",
+}
+
+
 class ViewingTimeConfigChangeSerializer(serializers.Serializer[Any]):
     """The config fields to set; what is left out stays as it is."""
 
-    weekday_limit_minutes = _LimitField()
-    weekend_limit_minutes = _LimitField()
-    reset_hour = StrictIntegerField(min_value=0, max_value=23, required=False)
-    timezone = StrictCharField(
-        max_length=64, required=False, trim_whitespace=False, help_text="an IANA name"
+    weekday_limit_minutes = _LimitField(help_text=_CONFIG["weekday_limit_minutes"])
+    weekend_limit_minutes = _LimitField(help_text=_CONFIG["weekend_limit_minutes"])
+    reset_hour = StrictIntegerField(
+        min_value=0, max_value=23, required=False, help_text=_CONFIG["reset_hour"]
     )
-    educational_exempt = StrictBooleanField(required=False)
+    timezone = StrictCharField(
+        max_length=64, required=False, trim_whitespace=False, help_text=_CONFIG["timezone"]
+    )
+    educational_exempt = StrictBooleanField(required=False, help_text=_CONFIG["educational_exempt"])
 
     def validate_timezone(self, value: str) -> str:
         if value not in timezone_names():
@@ -343,17 +412,19 @@ class ViewingTimeConfigChangeSerializer(serializers.Serializer[Any]):
         return value
 
 
+@shows(examples.CONFIG_CHANGE)
 class ViewingTimeConfigRequestSerializer(ViewingTimeConfigChangeSerializer):
     """What to set, and the PIN token that is needed once there is a PIN."""
 
-    pin_token = StrictCharField(max_length=4096, required=False, allow_null=True, write_only=True)
+    pin_token = PinTokenField(help_text="what `verify_pin` answered; needed once there is a PIN")
 
 
+@shows(examples.CONFIG)
 class ViewingTimeConfigSerializer(serializers.ModelSerializer[ViewingTimeConfig]):
     """What a parent set for a child."""
 
-    profile_id = serializers.UUIDField()
-    profile_name = serializers.CharField(source="profile.name")
+    profile_id = serializers.UUIDField(help_text="as in the path")
+    profile_name = serializers.CharField(source="profile.name", help_text="the child's")
 
     class Meta:
         model = ViewingTimeConfig
@@ -368,6 +439,10 @@ class ViewingTimeConfigSerializer(serializers.ModelSerializer[ViewingTimeConfig]
             "updated_at",
         )
         read_only_fields = fields
+        extra_kwargs = {
+            "updated_at": {"help_text": "when any of these was set last"},
+            **{name: {"help_text": text} for name, text in _CONFIG.items()},
+        }
 
 
 @extend_schema_field({"type": ["integer", "null"], "enum": [*GRANT_MINUTES, None]})
@@ -375,12 +450,15 @@ class _GrantField(StrictIntegerField):
     """Minutes to grant; null = unlimited."""
 
 
+@shows(examples.GRANT_REQUEST)
 class GrantRequestSerializer(serializers.Serializer[Any]):
     """Extra time for today: 15, 30 or 60 minutes, or null = unlimited."""
 
-    minutes = _GrantField(allow_null=True)
-    pin = PinField(required=False, allow_null=True)
-    pin_token = StrictCharField(max_length=4096, required=False, allow_null=True, write_only=True)
+    minutes = _GrantField(
+        allow_null=True, help_text="null = unlimited until the next reset, so it is never left out"
+    )
+    pin = PinField("the account's PIN, on the child's device", required=False, allow_null=True)
+    pin_token = PinTokenField(help_text="what `verify_pin` answered, instead of the PIN")
 
     def validate_minutes(self, value: int | None) -> int | None:
         if value is not None and value not in GRANT_MINUTES:
@@ -390,9 +468,12 @@ class GrantRequestSerializer(serializers.Serializer[Any]):
         return value
 
 
+@shows(examples.GRANT)
 class GrantSerializer(serializers.Serializer[Any]):
-    """A grant, and what remains right after it; null = unlimited."""
+    """A grant, and what remains right after it. Minutes are rounded to hundredths."""
 
-    granted_minutes = serializers.IntegerField(allow_null=True)
-    remaining_minutes = serializers.FloatField(allow_null=True)
-    is_unlimited_override = serializers.BooleanField()
+    granted_minutes = serializers.IntegerField(
+        allow_null=True, help_text="by this grant; null = unlimited"
+    )
+    remaining_minutes = serializers.FloatField(allow_null=True, help_text=_REMAINING)
+    is_unlimited_override = serializers.BooleanField(help_text=_OVERRIDE)

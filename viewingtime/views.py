@@ -101,7 +101,17 @@ class PlayerView(BoundedView):
 
 
 class HeartbeatView(PlayerView):
-    """One beat."""
+    """Send a heartbeat.
+
+    Needs an account token, or the profile token of that child. Credits the time since the last beat
+    and says how much longer. Keep the `session_id` of the answer and send it with the next beat,
+    after `next_heartbeat_seconds`, also while paused; stop on `blocked`. A beat may be sent again:
+    time is credited once.
+
+    A profile, title or session that is not there, or not the household's, is a 404; so is a
+    withdrawn title that would have to be started. A 503 says `blocked`: stop, and beat again after
+    `Retry-After`.
+    """
 
     @extend_schema(
         operation_id="heartbeat",
@@ -117,7 +127,14 @@ class HeartbeatView(PlayerView):
 
 
 class HeartbeatBatchView(PlayerView):
-    """Up to 500 beats, taken in order; one that is refused spoils no other."""
+    """Send up to 500 heartbeats.
+
+    Needs an account token, or the profile token of the child. Takes the beats in order and answers
+    one result for each, in the same order: the answer to the beat, or `error` alone where it is
+    refused. One that is refused spoils no other, and the answer is a 200 all the same.
+
+    A 400 is for a body that is no list of 1 to 500 beats. A 503 says `blocked` for all of them.
+    """
 
     @extend_schema(
         operation_id="heartbeats",
@@ -133,7 +150,13 @@ class HeartbeatBatchView(PlayerView):
 
 
 class SessionEndView(PlayerView):
-    """The end of a session."""
+    """End a session.
+
+    Needs an account token, or the profile token of that child. Credits the time up to now; no body
+    is needed. Ending it twice answers the same. A later beat of it is `blocked`, `session_ended`.
+
+    A 503 says `blocked`, and may be asked again.
+    """
 
     @extend_schema(operation_id="end_session", request=None, responses=SessionEndSerializer)
     def post(self, request: Request, session_id: UUID) -> Response:
@@ -141,7 +164,11 @@ class SessionEndView(PlayerView):
 
 
 class BalanceView(BoundedView):
-    """What a profile has used of its running day, and what is left."""
+    """Read what is used and left of the running day.
+
+    Needs an account token, or the profile token of that child. What was watched since the last beat
+    is not in it. An adult is never limited: amounts are 0, and limits and `next_reset_at` null.
+    """
 
     permission_classes = (AnyCaller,)
 
@@ -178,7 +205,14 @@ class BalanceView(BoundedView):
 
 
 class EligibilityView(PlayerView):
-    """Whether playback may start now; an exempt title may at zero remaining, too."""
+    """Ask whether playback may start.
+
+    Needs an account token, or the profile token of that child. Stores nothing. Name the title where
+    it is known: one that is exempt may start with nothing remaining, too. An unknown or withdrawn
+    title is a 404.
+
+    A 503 says `eligible` false: do not start.
+    """
 
     authentication_classes: Sequence[type[BaseAuthentication]] = BoundedView.authentication_classes
     unavailable_members: ClassVar[dict[str, Any]] = {
@@ -188,7 +222,11 @@ class EligibilityView(PlayerView):
 
     @extend_schema(
         operation_id="playback_eligible",
-        parameters=[OpenApiParameter("title_id", UUID, description="what is to be played")],
+        parameters=[
+            OpenApiParameter(
+                "title_id", UUID, description="what is to be played; left out: what counts"
+            )
+        ],
         responses=EligibilitySerializer,
     )
     def get(self, request: Request, profile_id: UUID) -> Response:
@@ -240,6 +278,11 @@ class ViewingTimeConfigView(BoundedView):
 
     @extend_schema(operation_id="viewing_time", responses=ViewingTimeConfigSerializer)
     def get(self, request: Request, profile_id: UUID) -> Response:
+        """Read a child's limits.
+
+        Needs an account token, or the profile token of that child. An adult has none: 404. Always
+        the values that were set last, also while a new hour or zone waits for the reset.
+        """
         profile = profiles.owned(caller_of(request), profile_id, kids_only=True)
         return Response(ViewingTimeConfigSerializer(profiles.config_of(profile)).data)
 
@@ -249,6 +292,13 @@ class ViewingTimeConfigView(BoundedView):
         responses=ViewingTimeConfigSerializer,
     )
     def put(self, request: Request, profile_id: UUID) -> Response:
+        """Change a child's limits.
+
+        Needs an account token and, once the account has a PIN, a PIN token that one obtained: else
+        403 `pin_required` or `pin_token_invalid`. Fields that are left out stay as they are. Limits
+        are in force at once, the exemption from the next beat on, hour and zone from the next reset
+        on. An adult has no limits: 404.
+        """
         profile = profiles.owned(caller_of(request), profile_id, kids_only=True)
         body = ViewingTimeConfigRequestSerializer(data=request.data)
         body.is_valid(raise_exception=True)
@@ -265,7 +315,17 @@ class ViewingTimeConfigView(BoundedView):
 
 
 class GrantView(BoundedView):
-    """Extra time for today: from the parent's own device, or with the PIN on the child's."""
+    """Give a child extra time for today.
+
+    Needs an account token, or the profile token of that child together with the PIN or a PIN token.
+    An overrun is forgiven first, so that the granted minutes remain. With an `Idempotency-Key` a
+    grant that is sent again is not given again.
+
+    403 `parent_required` where a profile token came without PIN and PIN token; `incorrect_pin`,
+    `pin_locked` and `pin_token_invalid` where one was sent that is not good. 400
+    `not_a_kids_profile` for an adult, `pin_not_set` for a PIN where the account has none,
+    `idempotency_key_reused` for a key that was used for another request.
+    """
 
     permission_classes = (AnyCaller,)
     database_seconds = HASHING_REQUEST_SECONDS
@@ -278,7 +338,10 @@ class GrantView(BoundedView):
                 idempotency.HEADER,
                 str,
                 OpenApiParameter.HEADER,
-                description="a repeat within 24 hours gets the first answer",
+                description=(
+                    "1 to 255 printable ASCII characters, new for each grant that a person asks "
+                    "for; a repeat within 24 hours gets the first answer"
+                ),
             )
         ],
         responses=GrantSerializer,
@@ -337,7 +400,12 @@ class JSONOrCSVView(BoundedView):
 
 
 class HistoryView(JSONOrCSVView):
-    """What a profile watched, by viewing day and newest first."""
+    """Read what a profile watched.
+
+    Needs an account token. By viewing day, the newest first, 100 sessions a page, of 90 days at
+    most; `next_cursor` leads to the next page, and what starts meanwhile moves none. As CSV there
+    are no pages, and files are limited (429).
+    """
 
     @extend_schema(
         operation_id="history",
@@ -368,7 +436,11 @@ class HistoryView(JSONOrCSVView):
 
 
 class WeeklyReportView(JSONOrCSVView):
-    """The last seven viewing days of every child of the household."""
+    """Read the weekly report.
+
+    Needs an account token. The last seven viewing days of every child of the household, the running
+    one included. As CSV it has a row for each child and day, and files are limited (429).
+    """
 
     @extend_schema(
         operation_id="weekly_report",

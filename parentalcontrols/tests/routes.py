@@ -203,6 +203,8 @@ def fields() -> list[Field]:
 def _resolved(openapi: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
     if "$ref" in schema:
         schema = openapi["components"]["schemas"][schema["$ref"].rsplit("/", 1)[1]]
+    for option in schema.get("allOf", ()):
+        schema = _resolved(openapi, option) | schema
     if "oneOf" in schema:
         schema = schema | {"oneOf": [_resolved(openapi, option) for option in schema["oneOf"]]}
     return schema

@@ -119,7 +119,7 @@ def test_every_operation_but_the_open_ones_asks_for_a_token(openapi: dict[str, A
 
 
 def test_every_answer_tells_all_its_fields_as_there(openapi: dict[str, Any]) -> None:
-    """But for a batch's result, which is one of two, and a problem's errors."""
+    """But for a batch's result, which is one of two, and what some problems alone carry."""
     optional = {
         (name, field)
         for name, schema in openapi["components"]["schemas"].items()
@@ -127,7 +127,8 @@ def test_every_answer_tells_all_its_fields_as_there(openapi: dict[str, Any]) -> 
         for field in schema.get("properties", {}).keys() - set(schema.get("required", ()))
     }
     kept = {(name, field) for name, field in optional if name != "HeartbeatResult"}
-    assert kept == {("Problem", "errors"), ("HeartbeatError", "errors")}
+    rare = ("errors", "locked_until", "enforcement", "eligible", "reason")
+    assert kept == {("HeartbeatError", "errors"), *(("Problem", field) for field in rare)}
 
 
 # The service does what the document says
