@@ -125,16 +125,14 @@ class AuditEntryAdmin(HouseholdSearchMixin, ViewOnlyAdmin):
 
         Not joined: an entry is listed also when its account or profile is gone.
         """
-        return (
-            super()
-            .get_queryset(request)
-            .annotate(
-                household_name=_named(get_user_model(), "email", "account_id"),
-                child_name=_named(_profiles(), "name", "profile_id"),
-                actor_account_name=_named(get_user_model(), "email", "actor_id"),
-                actor_profile_name=_named(_profiles(), "name", "actor_id"),
-            )
+        entries: QuerySet[AuditEntry] = super().get_queryset(request)
+        named: QuerySet[AuditEntry] = entries.annotate(
+            household_name=_named(get_user_model(), "email", "account_id"),
+            child_name=_named(_profiles(), "name", "profile_id"),
+            actor_account_name=_named(get_user_model(), "email", "actor_id"),
+            actor_profile_name=_named(_profiles(), "name", "actor_id"),
         )
+        return named
 
     @admin.display(description="household")
     def household(self, entry: Any) -> str:
@@ -143,7 +141,7 @@ class AuditEntryAdmin(HouseholdSearchMixin, ViewOnlyAdmin):
 
     @admin.display(description="by")
     def by(self, entry: Any) -> str:
-        kind = entry.get_actor_display()
+        kind: str = entry.get_actor_display()
         if entry.actor_id is None:
             return kind
         if entry.actor == ActorKind.PROFILE:
