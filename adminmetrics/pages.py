@@ -54,7 +54,8 @@ class BoundedPaginator(_Paginator):
 
     @cached_property
     def _counted(self) -> int:
-        return self.object_list.order_by()[: MOST_ROWS + 1].count()
+        # By the key alone: what a list annotates is told of the rows that it shows.
+        return self.object_list.order_by().values("pk")[: MOST_ROWS + 1].count()
 
     @cached_property
     def count(self) -> int:

@@ -380,15 +380,16 @@ class ViewingTimeConfigAdmin(HouseholdSearchMixin, ViewOnlyAdmin):
     list_display = ("child", "weekdays", "weekends", "starts_at", "timezone", "educational_exempt")
     fields = (
         "profile",
-        "weekday_limit_minutes",
-        "weekend_limit_minutes",
-        "reset_hour",
+        "weekdays",
+        "weekends",
+        "starts_at",
         "timezone",
         "educational_exempt",
         "earlier_schedules",
         "created_at",
         "updated_at",
     )
+    readonly_fields = fields
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[ViewingTimeConfig]:
         columns = (field.name for field in ViewingTimeConfig._meta.concrete_fields)

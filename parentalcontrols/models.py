@@ -80,10 +80,21 @@ class Account(AbstractBaseUser, PermissionsMixin):
     # Bytewise order, so that an index serves a search by the beginning of an e-mail.
     email = models.EmailField(max_length=254, db_collation="C")
     is_active = models.BooleanField(
-        default=True, db_default=True, help_text="Without it every token of the account is refused."
+        "active",
+        default=True,
+        db_default=True,
+        help_text="Without it every token of the account is refused.",
     )
     is_staff = models.BooleanField(
-        default=False, db_default=False, help_text="May enter this site and read the metrics."
+        "staff",
+        default=False,
+        db_default=False,
+        help_text=(
+            "May enter this site, and read the metrics by the API. What is seen and done here is "
+            "up to the groups: support sees every page and changes nothing; operator also "
+            "deactivates and reactivates accounts, unlocks PINs, and edits and withdraws titles. "
+            "Without a group there is nothing to see."
+        ),
     )
     token_version = models.PositiveIntegerField(
         default=0,
@@ -159,7 +170,8 @@ class RefreshFamily(models.Model):
 
     class Meta:
         db_table = "refresh_families"
-        verbose_name_plural = "refresh families"
+        verbose_name = "refresh token family"
+        verbose_name_plural = "refresh token families"
         indexes = [
             # What goes with a profile that is deleted.
             models.Index(
@@ -172,7 +184,7 @@ class RefreshFamily(models.Model):
         ]
 
     def __str__(self) -> str:
-        return str(self.id)
+        return f"Log-in of {self.account}, {self.created_at:%Y-%m-%d %H:%M} UTC"
 
 
 class IdempotencyKey(models.Model):
@@ -246,9 +258,11 @@ class Profile(models.Model):
         db_index=False,
     )
     name = models.CharField(max_length=100)
-    is_kids = models.BooleanField(default=False, db_default=False)
+    is_kids = models.BooleanField("child", default=False, db_default=False)
     parental_rating = models.CharField(max_length=20, null=True, blank=True)  # noqa: DJ001
-    avatar_url = models.URLField(max_length=500, null=True, blank=True)  # noqa: DJ001
+    avatar_url = models.URLField(  # noqa: DJ001
+        "avatar URL", max_length=500, null=True, blank=True
+    )
     created_at = models.DateTimeField(db_default=Now(), editable=False)
     last_viewing_change_at = models.DateTimeField(
         null=True,
@@ -283,14 +297,16 @@ class Title(models.Model):
     )
     title = models.CharField(max_length=300)
     release_year = models.PositiveSmallIntegerField(null=True, blank=True)
-    is_educational = models.BooleanField(default=False, db_default=False)
+    is_educational = models.BooleanField("educational", default=False, db_default=False)
     age_rating = models.CharField(max_length=20, blank=True, default="", db_default="")
     genre = models.CharField(max_length=100, blank=True, default="", db_default="")
     director = models.CharField(max_length=200, blank=True, default="", db_default="")
     distributor = models.CharField(max_length=200, blank=True, default="", db_default="")
     runtime_minutes = models.PositiveSmallIntegerField(null=True, blank=True)
     synopsis = models.TextField(blank=True, default="", db_default="")
-    artwork_url = models.URLField(max_length=500, blank=True, default="", db_default="")
+    artwork_url = models.URLField(
+        "artwork URL", max_length=500, blank=True, default="", db_default=""
+    )
     withdrawn_at = models.DateTimeField(
         null=True, blank=True, help_text="From then on it cannot be started any more."
     )
@@ -349,7 +365,9 @@ class ViewingTimeConfig(models.Model):
     timezone = models.CharField(
         max_length=64, default=DEFAULT_TIMEZONE, db_default=DEFAULT_TIMEZONE
     )
-    educational_exempt = models.BooleanField(default=True, db_default=True)
+    educational_exempt = models.BooleanField(
+        "educational titles exempt", default=True, db_default=True
+    )
     earlier_schedules = models.JSONField(default=list, db_default=[], blank=True, editable=False)
     created_at = models.DateTimeField(db_default=Now(), editable=False)
     updated_at = models.DateTimeField(db_default=Now(), editable=False)
@@ -358,6 +376,7 @@ class ViewingTimeConfig(models.Model):
 
     class Meta:
         db_table = "viewing_time_configs"
+        verbose_name = "viewing-time config"
         constraints = [
             models.CheckConstraint(
                 condition=_limit_check("weekday_limit_minutes"), name="ck_vtc_weekday_limit"
@@ -372,4 +391,4 @@ class ViewingTimeConfig(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"viewing time of {self.profile_id}"
+        return f"Viewing time of {self.profile}"

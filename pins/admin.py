@@ -3,15 +3,14 @@
 import json
 from collections.abc import Sequence
 from typing import Any
-from uuid import UUID
 
+from django.apps import apps
 from django.contrib import admin, messages
 from django.contrib.auth import get_user_model
 from django.db import transaction
-from django.db.models import QuerySet
+from django.db.models import Model, OuterRef, QuerySet, Subquery
 from django.db.models.functions import Now
 from django.http import HttpRequest
-from django.urls import reverse
 from django.utils.html import format_html
 
 from adminmetrics.pages import HouseholdSearchMixin, ServedAdmin, ViewOnlyAdmin, link, log_action
@@ -105,10 +104,10 @@ class AuditEntryAdmin(HouseholdSearchMixin, ViewOnlyAdmin):
     ordering = ("-id",)
     search_fields = ("account__email",)
     search_help_text = "Listed for one household: its whole e-mail, or the account's id."
-    list_display = ("at", "action", "by", "child", "device", "change")
-    # Without the account: an entry is listed also when there is no such account any more.
+    list_display = ("at", "household", "action", "by", "child", "device", "change")
     list_columns = (
         "id",
+        "account_id",
         "at",
         "action",
         "actor",
@@ -121,22 +120,41 @@ class AuditEntryAdmin(HouseholdSearchMixin, ViewOnlyAdmin):
     fields = ("household", "child", "at", "action", "by", "login_id", "device", "before", "after")
     readonly_fields = fields
 
+    def get_queryset(self, request: HttpRequest) -> QuerySet[AuditEntry]:
+        """With the names of those whose ids an entry holds; None where they are there no more.
+
+        Not joined: an entry is listed also when its account or profile is gone.
+        """
+        entries: QuerySet[AuditEntry] = super().get_queryset(request)
+        named: QuerySet[AuditEntry] = entries.annotate(
+            household_name=_named(get_user_model(), "email", "account_id"),
+            child_name=_named(_profiles(), "name", "profile_id"),
+            actor_account_name=_named(get_user_model(), "email", "actor_id"),
+            actor_profile_name=_named(_profiles(), "name", "actor_id"),
+        )
+        return named
+
     @admin.display(description="household")
-    def household(self, entry: AuditEntry) -> str:
-        return link(get_user_model(), entry.account_id, entry.account_id)
+    def household(self, entry: Any) -> str:
+        name = entry.household_name or entry.account_id
+        return link(get_user_model(), entry.account_id, name)
 
     @admin.display(description="by")
-    def by(self, entry: AuditEntry) -> str:
-        kind = entry.get_actor_display()
+    def by(self, entry: Any) -> str:
+        kind: str = entry.get_actor_display()
         if entry.actor_id is None:
             return kind
         if entry.actor == ActorKind.PROFILE:
-            return format_html("{} {}", kind, _profile_link(entry.actor_id))
-        return format_html("{} {}", kind, link(get_user_model(), entry.actor_id, entry.actor_id))
+            name = entry.actor_profile_name or entry.actor_id
+            return format_html("{} {}", kind, link(_profiles(), entry.actor_id, name))
+        name = entry.actor_account_name or entry.actor_id
+        return format_html("{} {}", kind, link(get_user_model(), entry.actor_id, name))
 
     @admin.display(description="profile", empty_value="-")
-    def child(self, entry: AuditEntry) -> str | None:
-        return None if entry.profile_id is None else _profile_link(entry.profile_id)
+    def child(self, entry: Any) -> str | None:
+        if entry.profile_id is None:
+            return None
+        return link(_profiles(), entry.profile_id, entry.child_name or entry.profile_id)
 
     @admin.display(description="before -> after", empty_value="-")
     def change(self, entry: AuditEntry) -> str:
@@ -152,7 +170,12 @@ def _value(values: dict[str, Any], name: str) -> str:
     return json.dumps(values[name], ensure_ascii=False) if name in values else "-"
 
 
-def _profile_link(profile_id: UUID) -> str:
-    """A link by the page's name: profiles belong to a package that is none of ours to import."""
-    address = reverse("admin:parentalcontrols_profile_change", args=[profile_id])
-    return format_html('<a href="{}">{}</a>', address, profile_id)
+def _profiles() -> type[Model]:
+    """The model by its name: profiles belong to a package that is none of ours to import."""
+    return apps.get_model("parentalcontrols", "Profile")
+
+
+def _named(model: type[Model], name: str, reference: str) -> Subquery:
+    """A column of the row that an entry refers to by its id: one look-up by the primary key."""
+    found = model._default_manager.filter(pk=OuterRef(reference)).order_by()
+    return Subquery(found.values(name))

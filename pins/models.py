@@ -51,7 +51,7 @@ class Pin(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"PIN of {self.account_id}"
+        return f"PIN of {self.account}"
 
     @property
     def is_locked(self) -> bool:
@@ -155,7 +155,7 @@ class AuditEntry(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"{self.action} at {self.at}"
+        return f"{self.get_action_display()}, {self.at:%Y-%m-%d %H:%M:%S} UTC"
 
 
 class Erasure(models.Model):

@@ -4,6 +4,7 @@ Nothing here writes: a session, a balance and a grant are what the service count
 parent gave, and no correction of a title or a profile reaches them.
 """
 
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any, ClassVar
@@ -46,14 +47,24 @@ def hours(time: timedelta | Decimal | int | None) -> str:
     return f"{rest // 60}:{rest % 60:02}:{seconds:02}"
 
 
+def at_length(seconds: Decimal | int | None) -> str:
+    """So many seconds in words, and what exactly is stored; None = unlimited."""
+    if seconds is None:
+        return "unlimited"
+    rest, left = divmod(int(seconds), 60)
+    told = f"{rest // 60} h {rest % 60:02} min {left:02} s"
+    return f"{told} ({Decimal(seconds).normalize():,f} seconds)"
+
+
 class OneChildsAdmin(HouseholdSearchMixin, ViewOnlyAdmin):
     """Rows of one child or household, newest first; no list of everybody's.
 
-    `columns`: the model's own that its pages show. Of the profile and the title only the name is
-    loaded.
+    `columns`: the model's own that its pages show. `told`: by which method an object's page tells
+    a column that nobody reads as it is. Of the profile and the title only the name is loaded.
     """
 
     columns: ClassVar[tuple[str, ...]] = ()
+    told: ClassVar[Mapping[str, str]] = {}
     related: ClassVar[tuple[str, ...]] = ("profile",)
     related_columns: ClassVar[tuple[str, ...]] = ("profile__name",)
 
@@ -74,7 +85,7 @@ class OneChildsAdmin(HouseholdSearchMixin, ViewOnlyAdmin):
         )
 
     def get_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
-        return (*self.related, *self.columns)
+        return (*self.related, *(self.told.get(column, column) for column in self.columns))
 
     @admin.display(description="profile")
     def person(self, row: Any) -> str:
@@ -103,14 +114,17 @@ class ViewingSessionAdmin(OneChildsAdmin):
         "device_type",
         "device_id",
     )
+    told: ClassVar[Mapping[str, str]] = {
+        "total_seconds": "watched_at_length",
+        "educational_seconds": "exempt_at_length",
+    }
     list_display = (
         "started_at",
         "person",
         "title",
         "watched",
         "exempt",
-        "ended_at",
-        "end_reason",
+        "ended",
         "reset_date",
         "device",
     )
@@ -119,6 +133,12 @@ class ViewingSessionAdmin(OneChildsAdmin):
     def device(self, session: ViewingSession) -> str:
         return f"{session.device_type} {session.device_id}"
 
+    @admin.display(description="ended")
+    def ended(self, session: ViewingSession) -> str:
+        if session.ended_at is None:
+            return "still open"
+        return f"{moment(session.ended_at)}, {session.get_end_reason_display().lower()}"
+
     @admin.display(description="watched")
     def watched(self, session: ViewingSession) -> str:
         return hours(session.total_seconds)
@@ -126,6 +146,14 @@ class ViewingSessionAdmin(OneChildsAdmin):
     @admin.display(description="of it exempt")
     def exempt(self, session: ViewingSession) -> str:
         return hours(session.educational_seconds)
+
+    @admin.display(description="watched")
+    def watched_at_length(self, session: ViewingSession) -> str:
+        return at_length(session.total_seconds)
+
+    @admin.display(description="of it exempt")
+    def exempt_at_length(self, session: ViewingSession) -> str:
+        return at_length(session.educational_seconds)
 
 
 @admin.register(ViewingTimeBalance)
@@ -142,6 +170,12 @@ class ViewingTimeBalanceAdmin(OneChildsAdmin):
         "limit_seconds",
         "is_unlimited_override",
     )
+    told: ClassVar[Mapping[str, str]] = {
+        "used_seconds": "used_at_length",
+        "educational_seconds": "exempt_at_length",
+        "granted_seconds": "granted_at_length",
+        "limit_seconds": "limit_at_length",
+    }
     list_display = (
         "reset_date",
         "person",
@@ -168,6 +202,22 @@ class ViewingTimeBalanceAdmin(OneChildsAdmin):
     def limit(self, balance: ViewingTimeBalance) -> str:
         return hours(balance.limit_seconds)
 
+    @admin.display(description="used")
+    def used_at_length(self, balance: ViewingTimeBalance) -> str:
+        return at_length(balance.used_seconds)
+
+    @admin.display(description="exempt")
+    def exempt_at_length(self, balance: ViewingTimeBalance) -> str:
+        return at_length(balance.educational_seconds)
+
+    @admin.display(description="granted")
+    def granted_at_length(self, balance: ViewingTimeBalance) -> str:
+        return at_length(balance.granted_seconds)
+
+    @admin.display(description="limit")
+    def limit_at_length(self, balance: ViewingTimeBalance) -> str:
+        return at_length(balance.limit_seconds)
+
 
 @admin.register(TimeGrant)
 class TimeGrantAdmin(OneChildsAdmin):
@@ -179,6 +229,7 @@ class TimeGrantAdmin(OneChildsAdmin):
     related = ("profile", "account")
     related_columns = ("profile__name", "account__email")
     columns = ("granted_at", "reset_date", "minutes", "is_remote")
+    told: ClassVar[Mapping[str, str]] = {"minutes": "given"}
     list_display = ("granted_at", "person", "given", "is_remote", "by", "reset_date")
 
     @admin.display(description="given")

@@ -53,9 +53,9 @@ class ViewingSession(models.Model):
         max_length=10, choices=DeviceType.choices, default=DeviceType.WEB, db_default=DeviceType.WEB
     )
     is_educational = models.BooleanField(
-        default=False, db_default=False, help_text="The title's flag at the start."
+        "educational", default=False, db_default=False, help_text="The title's flag at the start."
     )
-    reset_date = models.DateField(help_text="The viewing day.")
+    reset_date = models.DateField("viewing day")
     started_at = models.DateTimeField()
     last_heartbeat_at = models.DateTimeField()
     paused_at = models.DateTimeField(null=True, blank=True)
@@ -115,7 +115,7 @@ class ViewingSession(models.Model):
         ]
 
     def __str__(self) -> str:
-        return str(self.id)
+        return f"{self.title}, watched by {self.profile}, {self.started_at:%Y-%m-%d %H:%M} UTC"
 
 
 class ViewingTimeBalance(models.Model):
@@ -127,7 +127,7 @@ class ViewingTimeBalance(models.Model):
     profile = models.ForeignKey(
         Profile, on_delete=models.CASCADE, related_name="viewing_time_balances", db_index=False
     )
-    reset_date = models.DateField(help_text="The viewing day.")
+    reset_date = models.DateField("viewing day")
     used_seconds = models.DecimalField(
         max_digits=_DIGITS, decimal_places=_PLACES, default=0, db_default=0
     )
@@ -137,11 +137,12 @@ class ViewingTimeBalance(models.Model):
     granted_seconds = models.DecimalField(
         max_digits=_DIGITS, decimal_places=_PLACES, default=0, db_default=0
     )
-    is_unlimited_override = models.BooleanField(default=False, db_default=False)
+    is_unlimited_override = models.BooleanField("limit lifted", default=False, db_default=False)
     limit_seconds = models.PositiveIntegerField(null=True, blank=True)
 
     class Meta:
         db_table = "viewing_time_balances"
+        verbose_name = "viewing-time balance"
         constraints = [
             # The heartbeat's upsert, and the latest day of a profile.
             models.UniqueConstraint(
@@ -156,7 +157,7 @@ class ViewingTimeBalance(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"{self.profile_id} on {self.reset_date}"
+        return f"{self.profile} on {self.reset_date}"
 
 
 class TimeGrant(models.Model):
@@ -166,12 +167,14 @@ class TimeGrant(models.Model):
     profile = models.ForeignKey(
         Profile, on_delete=models.CASCADE, related_name="time_grants", db_index=False
     )
-    reset_date = models.DateField(help_text="The viewing day.")
+    reset_date = models.DateField("viewing day")
     account = models.ForeignKey(
         settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="time_grants"
     )
     minutes = models.PositiveSmallIntegerField(null=True, blank=True)
-    is_remote = models.BooleanField(help_text="Given from the parent's own device, without a PIN.")
+    is_remote = models.BooleanField(
+        "from the parent's device", help_text="Given from the parent's own device, without a PIN."
+    )
     granted_at = models.DateTimeField()
 
     class Meta:
@@ -188,4 +191,5 @@ class TimeGrant(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"{self.minutes or 'unlimited'} for {self.profile_id}"
+        given = "No limit" if self.minutes is None else f"{self.minutes} min"
+        return f"{given} for {self.profile}, {self.granted_at:%Y-%m-%d %H:%M} UTC"

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 
 import pytest
 from django.contrib import admin
@@ -129,6 +130,30 @@ def test_no_page_of_the_admin_is_wider_than_a_phone(root: Browser, cast: Cast) -
     assert not wide
 
 
+@pytest.mark.parametrize("width", [375, 1300])
+def test_a_list_that_is_wider_than_its_place_is_scrolled_by_the_keyboard(
+    root: Browser, cast: Cast, width: int
+) -> None:
+    ViewingSession.objects.update(device_id="the-television-of-the-living-room-" * 2)
+    root.emulate(width=width, height=800)
+    root.open(f"/admin/viewingtime/viewingsession/?profile__id__exact={cast.child.pk}")
+    place = root.find(".list-rows")
+    assert place.get_property("scrollWidth") > place.get_property("clientWidth")
+    assert place.aria_role == "region"
+    assert place.accessible_name == "Viewing sessions"
+    place.send_keys(Keys.ARROW_RIGHT)
+    root.wait(lambda: place.get_property("scrollLeft") > 0)
+    assert root.script(OVERFLOW) <= 0
+    assert root.barriers() == []
+
+
+def test_a_childs_sessions_fit_a_window_of_usual_width(root: Browser, cast: Cast) -> None:
+    root.emulate(width=1300, height=800)
+    root.open(f"/admin/viewingtime/viewingsession/?profile__id__exact={cast.child.pk}")
+    place = root.find(".list-rows")
+    assert place.get_property("scrollWidth") <= place.get_property("clientWidth")
+
+
 def test_what_support_is_led_to_is_without_barriers(browser: Browser, cast: Cast) -> None:
     """The landing page's links, and pages of rows that support may only look at."""
     fill(cast, hours=2)
@@ -185,6 +210,32 @@ def test_every_range_draws_its_charts(browser: Browser, cast: Cast, key: str) ->
     assert "last" in browser.text("#summary-latency")
     assert "most of them" in browser.text("#summary-heat")
     assert browser.barriers() == []
+
+
+#: How many pixels of a chart have the colour of its first line.
+_INKED = """
+const ink = document.createElement("canvas").getContext("2d", {willReadFrequently: true});
+ink.fillStyle = getComputedStyle(document.documentElement).getPropertyValue("--metrics-1");
+ink.fillRect(0, 0, 1, 1);
+const wanted = ink.getImageData(0, 0, 1, 1).data.join();
+const canvas = document.querySelector(`[data-chart="${arguments[0]}"] canvas`);
+const {data} = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+let found = 0;
+for (let at = 0; at < data.length; at += 4) {
+    found += data.slice(at, at + 4).join() === wanted;
+}
+return found;
+"""
+
+
+@pytest.mark.parametrize("key", ["1h", "7d"])
+def test_a_single_figure_is_drawn_as_a_point(browser: Browser, cast: Cast, key: str) -> None:
+    fill(cast, hours=1)
+    newest = MetricRollup.objects.latest("starts_at").starts_at
+    MetricRollup.objects.exclude(starts_at=newest - timedelta(minutes=20)).delete()
+    browser.open(f"{METRICS}?range={key}")
+    for chart in ("trips", "cache"):
+        assert browser.script(_INKED, chart) > 10, chart
 
 
 def test_without_figures_it_says_so_instead_of_drawing(browser: Browser) -> None:

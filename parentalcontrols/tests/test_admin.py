@@ -231,13 +231,52 @@ def test_instants_are_written_in_one_way_in_lists_forms_and_excerpts(browser, ca
         assert "Times are UTC" in page
 
 
-def test_a_config_without_a_limit_is_listed_as_unlimited(browser, cast):
+def test_a_config_tells_amounts_and_hours_and_one_without_a_limit_is_unlimited(browser, cast):
     ViewingTimeConfig.objects.filter(profile=cast.child).update(
         weekday_limit_minutes=None, weekend_limit_minutes=90, reset_hour=5
     )
     page = browser.get(f"{ADMIN}/viewingtimeconfig/?q={cast.child.id}").content.decode()
     for cell in ("unlimited", "90 min", "05:00"):
         assert f">{cell}</td>" in page
+    page = browser.get(page_of(ViewingTimeConfig.objects.get(profile=cast.child))).content.decode()
+    for told in ("unlimited", "90 min", "05:00"):
+        assert f'<div class="readonly">{told}</div>' in page
+
+
+def test_the_pages_of_configs_and_log_ins_are_headed_by_whose_they_are(browser, cast):
+    family = RefreshFamily.objects.create(
+        account=cast.parent, current_token_id=cast.parent.id, expires_at=timezone.now()
+    )
+    RefreshFamily.objects.filter(pk=family.pk).update(created_at="2026-01-05T13:04:05.678901Z")
+    config = ViewingTimeConfig.objects.get(profile=cast.child)
+    for row, heading in (
+        (family, "Log-in of parent@example.com, 2026-01-05 13:04 UTC"),
+        (config, "Viewing time of Mia"),
+    ):
+        assert f"<h2>{heading}</h2>" in browser.get(page_of(row)).content.decode()
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        ("/admin/", ("Refresh token families", "Viewing-time configs", "Viewing-time balances")),
+        (f"{ADMIN}/account/", ("Active", "Staff")),
+        (f"{ADMIN}/profile/", ("Child",)),
+        (f"{ADMIN}/title/", ("Educational",)),
+        (f"{ADMIN}/viewingtimeconfig/", ("Educational titles exempt",)),
+    ],
+)
+def test_names_are_for_people_to_read(browser, cast, path, words):
+    page = browser.get(path).content.decode()
+    for word in words:
+        assert re.search(rf">\s*{word}\s*<", page), word
+    assert not re.search(r">\s*(Is [a-z]+|Reset date|[A-Z][a-z ]* url)\s*<", page)
+
+
+def test_who_makes_staff_of_an_account_reads_what_each_group_may_do(cast, browser):
+    page = browser.get(page_of(cast.outsider)).content.decode()
+    assert "support sees every page and changes nothing" in page
+    assert "operator also deactivates and reactivates accounts, unlocks PINs" in page
 
 
 def test_searches_of_twenty_thousand_households_are_served_by_indexes(cast, browser):
@@ -341,7 +380,7 @@ def test_a_households_page_leads_to_its_profiles_and_log_ins(cast, browser):
     ]
     assert "Latest log-ins" in page
     log_ins = browser.get(f"{ADMIN}/refreshfamily/?account__id__exact={cast.parent.id}")
-    assert "1 refresh family" in log_ins.content.decode()
+    assert "1 refresh token family" in log_ins.content.decode()
     assert str(token_id) not in page + log_ins.content.decode()
 
 
@@ -368,7 +407,7 @@ def test_a_deactivated_account_is_refused_until_it_is_reactivated(cast, browser)
     assert cast.foreign_phone.get("/auth/me").status_code == 200
     messages = LogEntry.objects.filter(object_id=str(cast.parent.id)).order_by("id")
     assert [entry.get_change_message() for entry in messages] == [
-        "Changed Is active.",
+        "Changed Active.",
         "Reactivated.",
     ]
 

@@ -359,7 +359,10 @@ def test_an_entry_tells_who_did_what_to_whom_on_which_device(cast, browser):
     for path in (lists, page_of(entry)):
         page = browser.get(path).content.decode()
         assert "Extra time granted" in page
-        assert f'profile token <a href="{page_of(cast.child)}">{cast.child.pk}</a>' in page
+        assert f'profile token <a href="{page_of(cast.child)}">Mia</a>' in page
+        assert f'<a href="{page_of(cast.parent)}">parent@example.com</a>' in page
+        assert f">{cast.child.pk}<" not in page
+        assert f">{cast.parent.pk}<" not in page
         assert "&lt;TV&gt;" in page
     row = browser.get(lists).content.decode()
     assert "limit: null -&gt; 90; granted: 0 -&gt; 900; is_remote: - -&gt; false" in row
@@ -369,18 +372,46 @@ def test_an_entry_tells_who_did_what_to_whom_on_which_device(cast, browser):
 def test_an_entry_of_staff_leads_to_their_account(cast, browser):
     entry = entry_of(cast.parent, actor=audit.Actor(ActorKind.STAFF, cast.staff.pk))
     page = browser.get(page_of(entry)).content.decode()
-    assert f'member of staff <a href="{page_of(cast.staff)}">{cast.staff.pk}</a>' in page
+    assert f'member of staff <a href="{page_of(cast.staff)}">staff@example.com</a>' in page
+
+
+def test_the_pages_of_pins_and_entries_are_headed_by_what_they_are(cast, browser):
+    pin, entry = pin_of(cast.parent), entry_of(cast.parent, AuditAction.TIME_GRANTED)
+    for row, heading in (
+        (pin, "PIN of parent@example.com"),
+        (entry, f"Extra time granted, {entry.at:%Y-%m-%d %H:%M:%S} UTC"),
+    ):
+        assert f"<h2>{heading}</h2>" in browser.get(page_of(row)).content.decode()
+
+
+def test_a_list_of_entries_is_counted_without_their_names(cast, browser):
+    entry_of(cast.parent)
+    with CaptureQueriesContext(connection) as queries:
+        listed(browser, "auditentry", account__id__exact=cast.parent.pk)
+    count, rows = statements(queries, "audit_entries")
+    assert "COUNT(" in count
+    assert '"profiles"' not in count
+    assert '"profiles"' in rows
 
 
 def test_what_was_recorded_is_read_also_when_its_account_is_gone(cast, browser):
     gone = make_account("gone@example.com")
-    entry = entry_of(gone, after={"weekday_limit_minutes": 480})
+    child = uuid4()
+    entry = entry_of(
+        gone,
+        actor=audit.Actor(ActorKind.ACCOUNT, gone.pk),
+        profile_id=child,
+        after={"weekday_limit_minutes": 480},
+    )
     Account.objects.filter(pk=gone.pk).delete()
     assert listed(browser, "auditentry", account__id__exact=gone.pk) == [entry]
     assert listed(browser, "auditentry", q=str(gone.pk)) == [entry]
-    page = browser.get(page_of(entry)).content.decode()
-    assert "weekday_limit_minutes" in page
-    assert str(gone.pk) in page
+    for path in (page_of(entry), f"{ADMIN}/auditentry/?account__id__exact={gone.pk}"):
+        page = browser.get(path).content.decode()
+        assert "weekday_limit_minutes" in page
+        assert f">{gone.pk}</a>" in page
+        assert f'account token <a href="{page_of(gone)}">{gone.pk}</a>' in page
+        assert f">{child}</a>" in page
 
 
 def test_a_superuser_can_neither_add_nor_change_nor_delete_an_entry(cast, browser):

@@ -19,7 +19,7 @@ from parentalcontrols.tests.cast import (
     make_account,
 )
 from viewingtime import ledgers
-from viewingtime.admin import hours
+from viewingtime.admin import at_length, hours
 from viewingtime.models import TimeGrant, ViewingSession, ViewingTimeBalance
 
 ADMIN = "/admin/viewingtime"
@@ -93,6 +93,12 @@ def make_session(profile, title, started_at, **fields):
 
 def page_of(row):
     return f"/admin/{row._meta.app_label}/{row._meta.model_name}/{row.pk}/change/"
+
+
+def page_text(browser, row):
+    answer = browser.get(page_of(row))
+    assert answer.status_code == 200
+    return answer.content.decode()
 
 
 def listed(browser, model, query=""):
@@ -404,6 +410,64 @@ def test_what_was_watched_is_not_deleted_with_its_owner_or_its_title(cast, eveni
     assert everything_stored() == before
 
 
+# What a row's own page tells
+
+
+def test_a_rows_page_tells_amounts_of_time_in_words(cast, evening, browser):
+    told = {
+        row: re.findall(r'<div class="readonly">(.*?)</div>', page_text(browser, row))
+        for row in evening.rows
+    }
+    assert told[evening.session].count("0 h 40 min 00 s (2,400.25 seconds)") == 1
+    assert told[evening.session].count("0 h 00 min 00 s (0 seconds)") == 1
+    for amount in (
+        "0 h 40 min 00 s (2,400.25 seconds)",
+        "0 h 00 min 00 s (0 seconds)",
+        "0 h 30 min 00 s (1,800 seconds)",
+        "2 h 00 min 00 s (7,200 seconds)",
+    ):
+        assert told[evening.balance].count(amount) == 1, amount
+    assert "30 min" in told[evening.grant]
+    ViewingTimeBalance.objects.update(limit_seconds=None)
+    TimeGrant.objects.update(minutes=None)
+    for row in (evening.balance, evening.grant):
+        assert '<div class="readonly">unlimited</div>' in page_text(browser, row)
+
+
+def test_a_rows_page_is_headed_by_what_it_is_and_whose(cast, evening, browser):
+    started, given = evening.session.started_at, evening.now
+    for row, heading in zip(
+        evening.rows,
+        (
+            f"The Paper Boat, watched by Mia, {started:%Y-%m-%d %H:%M} UTC",
+            f"Mia on {evening.day}",
+            f"30 min for Mia, {given:%Y-%m-%d %H:%M} UTC",
+        ),
+        strict=True,
+    ):
+        assert f"<h2>{heading}</h2>" in page_text(browser, row)
+    TimeGrant.objects.update(minutes=None)
+    assert "<h2>No limit for Mia, " in page_text(browser, evening.grant)
+
+
+def test_a_list_of_sessions_tells_when_and_why_each_ended(cast, evening, browser):
+    chosen = f"{ADMIN}/viewingsession/?profile__id__exact={cast.child.pk}"
+    ended = f"{evening.session.ended_at:%Y-%m-%d %H:%M:%S}, stopped"
+    assert f">{ended}</td>" in browser.get(chosen).content.decode()
+    ViewingSession.objects.update(ended_at=None, end_reason=None)
+    assert ">still open</td>" in browser.get(chosen).content.decode()
+
+
+def test_names_are_for_people_to_read(cast, evening, browser):
+    pages = [page_text(browser, row) for row in evening.rows]
+    for model in MODELS:
+        chosen = f"{ADMIN}/{model}/?profile__id__exact={cast.child.pk}"
+        pages.append(browser.get(chosen).content.decode())
+    for page in pages:
+        assert re.search(r">\s*Viewing day:?\s*<", page)
+        assert not re.search(r">\s*(Is [a-z ]+|Reset date|[A-Z][a-z]+ seconds):?\s*<", page)
+
+
 # Every page
 
 
@@ -456,3 +520,7 @@ def test_amounts_of_time_are_told_in_hours():
     assert hours(Decimal("59.9")) == "0:00:59"
     assert hours(timedelta(hours=26, minutes=1, seconds=1)) == "26:01:01"
     assert hours(7200) == "2:00:00"
+    assert at_length(None) == "unlimited"
+    assert at_length(Decimal("3912.250000")) == "1 h 05 min 12 s (3,912.25 seconds)"
+    assert at_length(Decimal(0)) == "0 h 00 min 00 s (0 seconds)"
+    assert at_length(7200) == "2 h 00 min 00 s (7,200 seconds)"

@@ -11,6 +11,8 @@
     if (!source || !status) {
         return;
     }
+    // So many values at most are drawn as points, too.
+    const FEW = 6;
     const dashes = [[], [7, 4], [2, 3], [10, 3, 2, 3]];
     const drawn = new Map();
     let data = charts ? JSON.parse(document.getElementById("metrics-data").textContent) : null;
@@ -195,6 +197,19 @@
         return power * [5, 2, 1].find((step) => step * power <= value);
     }
 
+    /* Where a line needs points to be seen: no line is drawn to a value without neighbours, and one
+       through a few values is short. Null: no point is missing. */
+    function pointsOf(plot, line, isShown) {
+        const values = plot.data[line];
+        const isKnown = (index) => values[index] !== null && values[index] !== undefined;
+        const known = values.map((_, index) => index).filter(isKnown);
+        return isShown
+            ? null
+            : known.filter(
+                  (index) => known.length <= FEW || !(isKnown(index - 1) || isKnown(index + 1))
+              );
+    }
+
     function span(chart) {
         const [first, last] = [data.times[0], data.times[data.times.length - 1]];
         return [first, Math.max(last + (chart.edges ? data.step : 0), first + data.step)];
@@ -227,6 +242,7 @@
                           width: 2,
                           dash: dashes[index],
                           spanGaps: false,
+                          points: {size: 7, fill: colour(`--metrics-${index + 1}`), filter: pointsOf},
                       }))),
             ],
             hooks: chart.edges ? {draw: [drawHeat]} : {},
