@@ -8,6 +8,7 @@ No secret is in it: no hash of password or PIN, no token, no key of a repeat.
 """
 
 import gzip
+import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -26,6 +27,8 @@ from parentalcontrols.problems import not_found, unavailable
 from pins.models import AuditEntry, Pin
 from viewingtime import read_sql
 from viewingtime.models import TimeGrant, ViewingTimeBalance
+
+logger = logging.getLogger(__name__)
 
 FORMAT: Final = "viewing-time-export/1"
 #: The longest a request may take until the first byte is sent, in seconds.
@@ -76,7 +79,8 @@ class Export:
 
 
 def export(account_id: UUID) -> Export:
-    """Reads a household; raises a 404 `Problem` where there is none, locks nothing.
+    """Reads a household; locks nothing. Raises a `Problem`: 404 where there is none, 503 where the
+    folder of temporary files has no room for it.
 
     Outside of a transaction everything is as it was at one instant.
     """
@@ -88,6 +92,11 @@ def export(account_id: UUID) -> Export:
             _write(account_id, written.add)
         file.seek(0)
         return Export(written.size, file)
+    except OSError as error:
+        # Psycopg's errors are Django's by now: it is the folder of temporary files that is full.
+        logger.warning("export_not_written", extra={"cause": error.strerror})
+        file.close()
+        raise unavailable() from None
     except BaseException:
         file.close()
         raise

@@ -50,6 +50,23 @@ def reachable() -> Finding:
     return ok(told)
 
 
+@check("database writes")
+def writable() -> Finding:
+    """It is the primary: on a standby `/readyz` is well, and no beat is taken."""
+    if one("SELECT pg_is_in_recovery()"):
+        return problem(
+            "it is a standby, or still recovering: it takes no writes",
+            "Let DATABASE_URL name the primary (or both, with target_session_attrs=read-write), or "
+            "promote it: SELECT pg_promote().",
+        )
+    if setting("transaction_read_only") == "on":
+        return problem(
+            "it takes no writes",
+            "Look who set default_transaction_read_only: \\drds in psql, and its configuration.",
+        )
+    return ok("it takes them")
+
+
 @check("database clock")
 def clock() -> Finding:
     """The database's clock decides, this host's dates tokens: they have to agree."""

@@ -8,7 +8,7 @@ the deadline is looked at.
 from collections.abc import Generator
 from time import monotonic
 from types import SimpleNamespace
-from typing import Any, Self, TypeVar
+from typing import Any, Final, Self, TypeVar
 
 import psycopg
 from django.db import Error as DatabaseError
@@ -63,6 +63,14 @@ class DeadlineConnection(psycopg.Connection[Any]):
             raise psycopg.OperationalError("no answer before the deadline") from None
 
 
+#: What psycopg files under internal errors, and means that the database cannot do it now: it is a
+#: standby, or it ended a transaction that its client had left open for too long.
+UNAVAILABLE: Final = (
+    psycopg.errors.ReadOnlySqlTransaction,
+    psycopg.errors.IdleInTransactionSessionTimeout,
+    psycopg.errors.TransactionTimeout,
+)
+
 #: The pools of this process, by alias.
 _pools: dict[str, Pool] = {}
 
@@ -75,7 +83,11 @@ class DatabaseWrapper(base.DatabaseWrapper):
     """
 
     Database = SimpleNamespace(  # type: ignore[assignment]
-        **{**vars(psycopg), "connect": DeadlineConnection.connect}
+        **{
+            **vars(psycopg),
+            "connect": DeadlineConnection.connect,
+            "OperationalError": (psycopg.OperationalError, *UNAVAILABLE),
+        }
     )
 
     def _own_pool(self) -> Pool | None:

@@ -139,9 +139,35 @@ class House:
 
 
 @contextmanager
+def proxy(web1: str, web2: str) -> Iterator[Service]:
+    """The proxy of the compose file in front of two addresses."""
+    port = free_port()
+    given = {"LISTEN": f"127.0.0.1:{port}", "ERRORS": str(CONFIGURATION), "TLS_CERTIFICATE": ""}
+    process = subprocess.Popen(
+        [program("haproxy"), "-db", "-f", str(CONFIGURATION / "haproxy.cfg")],
+        env={"PATH": os.environ["PATH"], "WEB1": web1, "WEB2": web2, **given},
+    )
+    front = Service(f"http://127.0.0.1:{port}", process)
+
+    def is_open() -> bool:
+        try:
+            return requests.get(f"{front.url}/livez", timeout=LONG).status_code == 404
+        except requests.ConnectionError:
+            return False
+
+    try:
+        assert wait_until(is_open, LONG)
+        yield front
+    finally:
+        process.kill()
+        process.wait(LONG)
+
+
+@contextmanager
 def house(database_url: str) -> Iterator[House]:
     """The topology in front of a migrated database."""
-    pgbouncer, haproxy = Path(program("pgbouncer")), program("haproxy")
+    pgbouncer = Path(program("pgbouncer"))
+    program("haproxy")
     password = str(conninfo_to_dict(database_url)["password"])
     with tempfile.TemporaryDirectory(prefix="topology-") as name:
         folder = Path(name)
@@ -168,35 +194,15 @@ def house(database_url: str) -> Iterator[House]:
             )
             for n in (1, 2)
         ]
-        port = free_port()
-        address = {"LISTEN": f"127.0.0.1:{port}", "ERRORS": str(CONFIGURATION)} | {
-            f"WEB{n}": instance.address for n, instance in enumerate(instances, 1)
-        }
-        proxy: subprocess.Popen[bytes] | None = None
         try:
             pooler.start()
             for instance in instances:
                 instance.start()
             for instance in instances:
                 assert wait_until(instance.is_ready, LONG)
-            proxy = subprocess.Popen(
-                [haproxy, "-db", "-f", str(CONFIGURATION / "haproxy.cfg")],
-                env={"PATH": os.environ["PATH"], "TLS_CERTIFICATE": "", **address},
-            )
-            front = Service(f"http://127.0.0.1:{port}", proxy)
-
-            def is_open() -> bool:
-                try:
-                    return requests.get(f"{front.url}/livez", timeout=LONG).status_code == 404
-                except requests.ConnectionError:
-                    return False
-
-            assert wait_until(is_open, LONG)
-            yield House(front, instances, pooler, inherited | {"DATABASE_URL": database_url})
+            with proxy(*(instance.address for instance in instances)) as front:
+                yield House(front, instances, pooler, inherited | {"DATABASE_URL": database_url})
         finally:
-            if proxy is not None:
-                proxy.kill()
-                proxy.wait(LONG)
             for instance in instances:
                 if instance.process is not None and instance.process.poll() is None:
                     instance.stop()

@@ -10,10 +10,9 @@ import psycopg
 import pytest
 
 from parentalcontrols.processes import wait_until
-from pins.tests.service import LONG, Line, database_of_tests
+from pins.tests.service import LONG, database_of_tests
 from tests.topology.house import House, house
 from viewingtime.tests.test_restarts import PLAYERS, crowd
-from viewingtime.tests.village import BEAT, children
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -87,14 +86,3 @@ def test_the_limits_of_requests_are_in_force_behind_the_pooler_and_not_for_migra
         assert database.execute(limits).fetchone() == ("1400ms", "15s", "500ms", "10s")
     with psycopg.connect(running.environment["DATABASE_URL"]) as database:
         assert database.execute(limits).fetchone() == ("0", "0", "0", "0")
-
-
-def test_what_a_client_says_of_its_address_is_not_believed(running: House) -> None:
-    (child,) = children(1)
-    line = Line(running.front, child.token)
-    try:
-        assert line.post(BEAT, child.beat()).status == 200
-    finally:
-        line.close()
-    for path in ("/livez", "/readyz", "/metrics"):
-        assert running.front.get(path).status_code == 404

@@ -4,6 +4,7 @@ import json
 import re
 import resource
 import stat
+import tempfile
 from datetime import datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -220,6 +221,16 @@ def test_more_at_once_than_a_process_reads_are_refused_and_not_counted(cast: Cas
     with connection.cursor() as cursor:
         cursor.execute("SELECT count(*) FROM rate_limit_windows WHERE name = 'EXPORT'")
         assert cursor.fetchone() == (0,)
+    assert cast.phone.get(EXPORT).status_code == 200
+
+
+def test_without_room_for_temporary_files_it_is_unavailable(
+    cast: Cast, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(exports, "_MEMORY_BYTES", 1)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+    assert_problem(cast.phone.get(EXPORT), 503, "unavailable")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     assert cast.phone.get(EXPORT).status_code == 200
 
 
