@@ -243,12 +243,18 @@ def livez(request: HttpRequest) -> HttpResponse:
 
 
 def readyz(request: HttpRequest) -> HttpResponse:
-    """Database and cache, each by name. Only the database decides (503): the cache may be away."""
+    """Database and cache, each by name. Only the database decides (503): the cache may be away.
+
+    One that takes no writes, a standby for example, cannot book a beat: it is `read_only`.
+    """
     _require_safe(request)
     found = {"database": "ok", "cache": "ok"}
     try:
         with deadline.within(READINESS_SECONDS), connection.cursor() as cursor:
-            cursor.execute("SELECT 1")
+            # On a standby this is so, too.
+            cursor.execute("SELECT current_setting('transaction_read_only')")
+            if cursor.fetchone() == ("on",):
+                found["database"] = "read_only"
     except DatabaseError:
         found["database"] = "unavailable"
         connection.close()

@@ -381,6 +381,9 @@ def decide(requests: Sequence[Request], *, wait: bool = True) -> None:
                 beats_of[beat.profile_id].append((request, index))
     if not beats_of:
         return
+    connection.ensure_connection()
+    # Where it dies in the transaction, Django connects anew before the error gets here.
+    raw = connection.connection
     _skip_health_check()
     writing = False
 
@@ -392,7 +395,7 @@ def decide(requests: Sequence[Request], *, wait: bool = True) -> None:
         _decide(beats_of, requests[0], wait=wait, begin_writing=begin_writing)
     except (OperationalError, InterfaceError):
         # A connection that died before anything was written is no reason to refuse.
-        if writing or connection.in_atomic_block or not _is_lost():
+        if writing or connection.in_atomic_block or not raw.closed:
             raise
         connection.close()
         _skip_health_check()

@@ -52,7 +52,7 @@ def reachable() -> Finding:
 
 @check("database writes")
 def writable() -> Finding:
-    """It is the primary: on a standby `/readyz` is well, and no beat is taken."""
+    """It is the primary: on a standby no beat is taken."""
     if one("SELECT pg_is_in_recovery()"):
         return problem(
             "it is a standby, or still recovering: it takes no writes",

@@ -58,6 +58,8 @@ class Pool:
 def _is_alive(connection: Connection) -> bool:
     """Whether the server has not closed it, as far as can be told without asking."""
     try:
+        # What a server says before it closes is read first, and hides that it has.
+        connection.pgconn.consume_input()
         connection.pgconn.consume_input()
     except psycopg.OperationalError:
         return False

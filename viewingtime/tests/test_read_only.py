@@ -9,6 +9,7 @@ import pytest
 from django.db import connection, transaction
 from django.db.utils import OperationalError
 from django.http import HttpResponse
+from django.test import Client
 
 from parentalcontrols.doctor import State, database
 from parentalcontrols.postgresql.base import UNAVAILABLE
@@ -81,3 +82,11 @@ def test_the_doctor_tells_that_it_takes_none() -> None:
         finding = database.writable()
     assert finding.state is State.PROBLEM
     assert finding.advice
+
+
+def test_an_instance_in_front_of_it_is_not_ready(client: Client) -> None:
+    assert client.get("/readyz").status_code == 200
+    with no_writes():
+        answer = client.get("/readyz")
+    assert answer.status_code == 503
+    assert answer.json() == {"status": "unavailable", "database": "read_only", "cache": "ok"}
