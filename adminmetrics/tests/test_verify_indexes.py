@@ -9,7 +9,8 @@ from uuid import UUID, uuid4
 
 import pytest
 from django.conf import settings
-from django.db import InternalError, ProgrammingError, transaction
+from django.core.management import CommandError, call_command
+from django.db import ProgrammingError, transaction
 
 from adminmetrics import catalogue, index_audit, plans
 from adminmetrics.catalogue import Found, Index, Key, Table
@@ -284,8 +285,9 @@ def test_a_query_that_says_it_only_reads_cannot_write(
     cast: Cast, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(settings, "AUDITED_QUERIES", "adminmetrics.tests.test_verify_indexes.lying")
-    with pytest.raises(InternalError, match="read-only transaction"):
-        verify()
+    with pytest.raises(CommandError, match="read-only transaction") as refused:
+        call_command("verify_indexes")
+    assert refused.value.returncode == 2
     assert rows("SELECT DISTINCT genre FROM titles") == [("",)]
 
 
