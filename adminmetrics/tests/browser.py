@@ -2,7 +2,7 @@
 
 import json
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -28,10 +28,14 @@ document.addEventListener("securitypolicyviolation", (event) => {
 """
 _RUN_AXE = """
 const done = arguments[arguments.length - 1];
-axe.run(document, {resultTypes: ["violations"]}).then((found) => done(found.violations.map(
+const options = {resultTypes: ["violations"]};
+if (arguments[0]) options.runOnly = arguments[0];
+axe.run(document, options).then((found) => done(found.violations.map(
     (v) => [v.impact, v.id, v.nodes.map((node) => node.html.slice(0, 200))]
 )));
 """
+#: The rules of axe that another colour scheme may break.
+OF_COLOURS = ("color-contrast", "link-in-text-block")
 
 
 class Browser:
@@ -88,11 +92,12 @@ class Browser:
                 self.errors.append(entry["message"])
         return self.errors
 
-    def barriers(self) -> list[str]:
-        """What axe finds serious or critical."""
+    def barriers(self, rules: Sequence[str] | None = None) -> list[str]:
+        """What axe finds serious or critical, by all its rules or by some."""
         self.collect()
-        self.script(AXE.read_text())
-        found = self.driver.execute_async_script(_RUN_AXE)
+        if not self.script("return 'axe' in window"):
+            self.script(AXE.read_text())
+        found = self.driver.execute_async_script(_RUN_AXE, rules)
         # Axe itself tries to add a style, which the policy refuses.
         self.script("window.violations = []")
         self.driver.get_log("browser")

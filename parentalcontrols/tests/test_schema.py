@@ -19,6 +19,7 @@ from parentalcontrols.models import Profile
 from parentalcontrols.tests.cast import Cast, Device
 from parentalcontrols.tests.routes import OPEN, ROUTES, device_at, document
 from parentalcontrols.wsgi import application
+from pins.tests.service import SOAK_SECONDS
 
 SCHEMA, DOCS = "/api/schema/", "/api/docs/"
 #: What may be asked for as a file for spreadsheets, too.
@@ -143,8 +144,11 @@ KEPT = [
     checks.allow_header_conformance,
     schemathesis.checks.not_a_server_error,
 ]
+#: Every boundary of every value is left to the test above, and to that of the roles.
+at_random = schemathesis.openapi.from_wsgi(SCHEMA, application)
+at_random.config.phases.update(phases=["examples", "fuzzing"])
 bounded = settings(
-    max_examples=40,
+    max_examples=round(2 * SOAK_SECONDS),
     derandomize=True,
     deadline=None,
     database=None,
@@ -167,7 +171,7 @@ def test_whatever_is_sent_the_answer_is_as_told(cast: Cast, case: schemathesis.C
 
 
 @pytest.mark.django_db(transaction=True)
-@told.parametrize()
+@at_random.parametrize()
 @bounded
 def test_it_is_so_with_values_that_exist_too(cast: Cast, case: schemathesis.Case) -> None:
     if not Profile.objects.filter(id=cast.child.id).exists():

@@ -15,7 +15,7 @@ import pytest
 
 from parentalcontrols.processes import wait_until
 from parentalcontrols.tests.cast import API, Cast, database_now
-from pins.tests.service import LONG, Line, Service, database_of_tests, gunicorn
+from pins.tests.service import LONG, Line, Service, await_warm, database_of_tests, gunicorn
 from viewingtime.models import ViewingSession
 from viewingtime.tests.village import BEAT, children
 
@@ -37,10 +37,19 @@ def one_worker(**environment: str) -> Iterator[Service]:
         yield service
 
 
-@pytest.fixture
-def impatient(cast: Cast) -> Iterator[Service]:
+@pytest.fixture(scope="module")
+def impatient(django_db_setup: None) -> Iterator[Service]:
     """A service of one process that gives its clients a second."""
     with one_worker(CLIENT_SECONDS=str(round(SECONDS))) as service:
+        await_warm(database_of_tests(), 1)
+        yield service
+
+
+@pytest.fixture(scope="module")
+def patient(django_db_setup: None) -> Iterator[Service]:
+    """The same that gives them as long as ever."""
+    with one_worker() as service:
+        await_warm(database_of_tests(), 1)
         yield service
 
 
@@ -162,11 +171,11 @@ def test_what_is_left_of_a_body_that_was_refused_is_not_waited_for(
         assert seconds < SECONDS + GRACE
 
 
-def test_who_sends_too_much_hears_so_and_may_ask_again(cast: Cast) -> None:
+def test_who_sends_too_much_hears_so_and_may_ask_again(patient: Service) -> None:
     """Also where no body is asked for, with a length and in chunks."""
     sent = b"x" * (3 * 1024 * 1024)
     chunk = b"%x\r\n%b\r\n" % (len(sent), sent)
-    with one_worker() as service, connect(service) as client:
+    with connect(patient) as client:
         for framing, body in (
             (f"Content-Length: {len(sent)}", sent),
             ("Transfer-Encoding: chunked", chunk + b"0\r\n\r\n"),
@@ -179,15 +188,15 @@ def test_who_sends_too_much_hears_so_and_may_ask_again(cast: Cast) -> None:
 
 @pytest.mark.parametrize("framing", ["Content-Length: 99999999999", "Transfer-Encoding: chunked"])
 @pytest.mark.parametrize("path", ["/livez", LARGE, API + "/auth/profiles"])
-def test_who_sends_without_end_is_cut_off(cast: Cast, path: str, framing: str) -> None:
+def test_who_sends_without_end_is_cut_off(patient: Service, path: str, framing: str) -> None:
     """After some of it, and not when the time for it is over."""
     piece = b"x" * 65536
     if "chunked" in framing:
         piece = b"10000\r\n%b\r\n" % piece
-    with one_worker() as service, connect(service) as client:
+    with connect(patient) as client:
         client.sendall(head_of("POST", path, framing))
         assert sent_until_cut_off(client, piece) < MUCH
-        assert service.get("/livez").status_code == 200
+    assert patient.get("/livez").status_code == 200
 
 
 def test_who_is_in_no_hurry_between_two_requests_is_not_cut_off(

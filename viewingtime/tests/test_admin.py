@@ -214,7 +214,8 @@ def test_the_latest_sessions_are_few_newest_first_and_served_by_their_index(cast
 
 
 def test_the_picture_of_the_day_holds_its_sessions_and_no_others(cast, evening, browser):
-    make_session(cast.child, cast.cartoon, evening.now - timedelta(days=1))
+    yesterday = evening.now - timedelta(days=1)
+    make_session(cast.child, cast.cartoon, yesterday, reset_date=evening.day - timedelta(days=1))
     make_session(cast.sibling, cast.cartoon, evening.now, reset_date=evening.day)
     page = browser.get(page_of(cast.child)).content.decode()
     assert page.count('<rect class="timeline-') == 1

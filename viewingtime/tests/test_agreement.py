@@ -14,6 +14,7 @@ from parentalcontrols.models import Account, Profile, Title
 from parentalcontrols.problems import Problem
 from parentalcontrols.viewing_day import changed_schedules
 from pins import audit
+from pins.tests.service import SOAK_SECONDS
 from viewingtime import grants, heartbeats, ledger, ledgers, limits
 from viewingtime.heartbeats import Heartbeat
 from viewingtime.ledger import Balance, Beat, Ledger, Session
@@ -263,7 +264,7 @@ class World:
                 assert watched == balance.used + balance.educational
 
 
-@pytest.mark.parametrize("seed", range(24))
+@pytest.mark.parametrize("seed", range(round(2 * SOAK_SECONDS)))
 def test_random_evenings_leave_the_same_rows_as_the_rules(
     seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

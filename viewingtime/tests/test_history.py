@@ -114,7 +114,9 @@ def test_an_open_session_counts_what_is_credited(cast: Cast) -> None:
 
 
 def test_a_title_that_was_withdrawn_is_told_all_the_same(cast: Cast) -> None:
-    stored.session(cast.child, cast.withdrawn, database_now().date(), database_now())
+    # At noon the viewing day has the calendar's date, whatever time it is now.
+    noon = (database_now() - DAY).replace(hour=12)
+    stored.session(cast.child, cast.withdrawn, noon.date(), noon)
     (session,) = sessions_of(read(cast.phone, cast.child))
     assert session["title_name"] == "Gone"
 

@@ -459,7 +459,7 @@ def test_whatever_they_do_nobody_loosens_who_may_not(monkeypatch: pytest.MonkeyP
     run_state_machine_as_test(
         Household,
         settings=settings(
-            max_examples=round(1.5 * SOAK_SECONDS),
+            max_examples=round(SOAK_SECONDS),
             stateful_step_count=25,
             deadline=None,
             suppress_health_check=list(HealthCheck),

@@ -108,9 +108,11 @@ def test_an_empty_file_has_its_header_all_the_same(cast: Cast) -> None:
 
 def test_names_of_any_kind_come_through_and_lines_end_as_rfc_4180_has_it(cast: Cast) -> None:
     names = ['Say "Ahoy", Paul', "Zwei\nZeilen", "Zwei\r\nZeilen", "Über Bäume 🌳", "a;b|c", "'"]
-    for name in names:
+    # At noon the viewing day has the calendar's date, whatever time it is now.
+    noon = (database_now() - timedelta(days=1)).replace(hour=12)
+    for seconds, name in enumerate(names):
         title = Title.objects.create(title=name)
-        stored.session(cast.child, title, database_now().date(), database_now())
+        stored.session(cast.child, title, noon.date(), noon + timedelta(seconds=seconds))
     answer = cast.phone.get(history_of(cast) + "?format=csv")
     content = answer.getvalue()
     assert content.startswith(MARK + b"date,started_at,")
