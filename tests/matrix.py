@@ -165,7 +165,9 @@ def run(row: str, arguments: list[str]) -> Outcome:
     began = time.monotonic()
     done = subprocess.run(
         [
-            *(setting.python, "-m", "parentalcontrols.launcher", "test", "-n", "2", "-q"),
+            *(setting.python, "-m", "parentalcontrols.launcher", "test", "-q"),
+            # Each of the two takes whole modules, with what their tests share.
+            *("-n", "2", "--dist", "worksteal"),
             # A pooler keeps connections to the tests' database, which nobody needs to drop.
             *("--reuse-db", f"--junitxml={report}", *arguments),
         ],

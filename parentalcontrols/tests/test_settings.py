@@ -2,12 +2,18 @@
 
 import json
 import os
+import runpy
 import subprocess
 import sys
+import warnings
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
 from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
+
+from parentalcontrols import environment
 
 # From Python 3.12 on a fork is warned of where the test runner has threads (pytest-xdist).
 pytestmark = pytest.mark.filterwarnings("ignore:This process.*multi-threaded:DeprecationWarning")
@@ -24,14 +30,19 @@ SECRETS = ["SECRET_KEY", "TOKEN_SIGNING_KEY", "PIN_PEPPER"]
 NEEDED = [*SECRETS, "DATABASE_URL", "REDIS_URL", "ALLOWED_HOSTS"]
 
 
-def start(*arguments: str, without: str = "", **variables: str) -> subprocess.CompletedProcess[str]:
-    """Runs Python with nothing in the environment but what a start needs."""
-    environment = {"PATH": os.environ["PATH"], **GOOD, **variables}
-    environment.pop(without, None)
+def variables_of(without: str, changes: Mapping[str, str]) -> dict[str, str]:
+    """Nothing but what a start needs, changed."""
+    variables = {"PATH": os.environ["PATH"], **GOOD, **changes}
+    variables.pop(without, None)
+    return variables
+
+
+def start(*arguments: str, without: str = "", **changes: str) -> subprocess.CompletedProcess[str]:
+    """Runs Python in that environment."""
     return subprocess.run(
         [sys.executable, *arguments],
         cwd=settings.BASE_DIR,
-        env=environment,
+        env=variables_of(without, changes),
         capture_output=True,
         text=True,
         timeout=60,
@@ -39,22 +50,34 @@ def start(*arguments: str, without: str = "", **variables: str) -> subprocess.Co
     )
 
 
-def value_of(name: str, **variables: str) -> Any:
-    """What a setting is under those variables."""
-    code = f"import json, parentalcontrols.settings as s; print(json.dumps(s.{name}))"
-    done = start("-W", "error", "-c", code, **variables)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+def loaded(*, without: str = "", **changes: str) -> dict[str, Any]:
+    """All settings under those variables; raises what stops the start, warnings included.
+
+    In this process: another one needs longer to begin than to decide.
+    """
+    variables = variables_of(without, changes)
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for name in list(os.environ):
+            patch.delenv(name)
+        for name, value in variables.items():
+            patch.setenv(name, value)
+        patch.setattr(environment, "read", {})
+        # Where there are tests, the settings are the tests'.
+        patch.delitem(sys.modules, "pytest")
+        return runpy.run_path(str(settings.BASE_DIR / "parentalcontrols" / "settings.py"))
 
 
-def refusal(**variables: str) -> str:
+def value_of(name: str, **changes: str) -> Any:
+    """What a setting is under those variables, as JSON has it."""
+    return json.loads(json.dumps(loaded(**changes)[name]))
+
+
+def refusal(**changes: str) -> str:
     """The sentence with which the settings refuse to load."""
-    done = start("-c", "import parentalcontrols.settings", **variables)
-    assert done.returncode != 0, "it started"
-    assert done.stdout == ""
-    kind, sentence = done.stderr.strip().splitlines()[-1].split(": ", 1)
-    assert kind == "django.core.exceptions.ImproperlyConfigured"
-    return sentence
+    with pytest.raises(ImproperlyConfigured) as refused:
+        loaded(**changes)
+    return str(refused.value)
 
 
 def test_a_complete_environment_starts() -> None:
