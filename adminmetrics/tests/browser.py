@@ -50,7 +50,11 @@ class Browser:
         """Goes to a path and waits until the page is whole."""
         self.collect()
         self.driver.get(self.url + path)
-        self.wait(lambda: self.script("return document.readyState") == "complete")
+        self.wait(self.is_whole)
+
+    def is_whole(self) -> bool:
+        """Whether nothing of the page is under way any more."""
+        return bool(self.script("return document.readyState") == "complete")
 
     def script(self, code: str, *arguments: Any) -> Any:
         return self.driver.execute_script(code, *arguments)
@@ -74,6 +78,8 @@ class Browser:
         self.find("#id_password").send_keys(password)
         self.find("[type=submit]").click()
         self.wait(lambda: urlsplit(self.driver.current_url).path == "/admin/")
+        # What is under way still would set the cookies of somebody who signs in next.
+        self.wait(self.is_whole)
 
     def emulate(self, *, width: int = 1280, height: int = 1000, scheme: str = "light") -> None:
         """A window of that size, for somebody who prefers light or dark pages."""

@@ -116,6 +116,7 @@ def test_every_page_of_the_admin_is_without_barriers_and_fits_a_phone(
         assert root.find_all("#user-tools"), f"{path} is no page"
         barriers = root.barriers()
         root.emulate(scheme="dark")
+        root.wait(lambda: root.script("return document.getAnimations().length") == 0)
         barriers += root.barriers(OF_COLOURS)
         root.emulate(width=375, height=800)
         if (pixels := root.script(OVERFLOW)) > 0:
