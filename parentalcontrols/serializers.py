@@ -102,6 +102,19 @@ class PinTokenField(StrictCharField):
         )
 
 
+class PasswordField(StrictCharField):
+    """The account's password once more, as it was typed; never in an answer."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            min_length=1,
+            max_length=128,
+            trim_whitespace=False,
+            write_only=True,
+            help_text="the account's",
+        )
+
+
 @shows(examples.PIN_CHANGE)
 class PinChangeSerializer(serializers.Serializer[Any]):
     """A new PIN, and the current one where there is one."""
@@ -126,13 +139,7 @@ class PinSerializer(serializers.Serializer[Any]):
 class PinResetSerializer(serializers.Serializer[Any]):
     """The account's password, and the PIN from now on."""
 
-    password = StrictCharField(
-        min_length=1,
-        max_length=128,
-        trim_whitespace=False,
-        write_only=True,
-        help_text="the account's",
-    )
+    password = PasswordField()
     new_pin = PinField("the PIN from now on")
 
 

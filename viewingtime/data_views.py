@@ -12,9 +12,8 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from parentalcontrols import accounts, profiles, ratelimits
-from parentalcontrols.fields import StrictCharField
 from parentalcontrols.schema import shows
-from parentalcontrols.serializers import PinTokenField
+from parentalcontrols.serializers import PasswordField, PinTokenField
 from parentalcontrols.views import BoundedView, account_of, actor_of, caller_of
 from viewingtime import erasure, examples, exports
 
@@ -34,13 +33,7 @@ class ErasureRequestSerializer(serializers.Serializer[Any]):
 class AccountErasureRequestSerializer(ErasureRequestSerializer):
     """The account's password once more, too."""
 
-    password = StrictCharField(
-        min_length=1,
-        max_length=128,
-        trim_whitespace=False,
-        write_only=True,
-        help_text="the account's",
-    )
+    password = PasswordField()
 
 
 @shows(examples.RECEIPT)
