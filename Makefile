@@ -17,6 +17,8 @@ export ON_SERVERS
 
 # Given on the command line or by the environment, these reach the launcher.
 export PORT DATA_DIR WORKERS BIND_HOST
+# The tests start hundreds of processes, and each would compile the project anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 # An environment whose Python has gone (an upgrade, a move) is made anew.
 $(shell test -x $(PY) || rm -f $(STAMP))
