@@ -4,6 +4,7 @@ import logging
 import re
 from typing import Any
 
+from pythonjsonlogger.core import RESERVED_ATTRS
 from pythonjsonlogger.json import JsonFormatter
 
 #: What PostgreSQL adds to an error, up to the next line of the traceback: keys and rows, with
@@ -16,10 +17,14 @@ def without_values(text: str) -> str:
     return _DETAIL.sub(r"\1: (not logged)", text)
 
 
+#: Attributes of a record that no line tells. Django adds the request, whose text is its whole
+#: address: the admin's search has e-mails there.
+_UNTOLD = [*RESERVED_ATTRS, "request"]
 #: What both forms tell of a line.
 _JSON: dict[str, Any] = {
     "fmt": "%(asctime)s %(levelname)s %(name)s %(message)s",
     "rename_fields": {"asctime": "time", "levelname": "level", "name": "logger"},
+    "reserved_attrs": _UNTOLD,
 }
 _PLAIN: dict[str, Any] = {
     "fmt": "%(asctime)s %(levelname)-7s %(request_id)s %(name)s %(message)s",
@@ -35,7 +40,14 @@ class JsonLines(JsonFormatter):
 
 
 class PlainLines(logging.Formatter):
-    """Text for a person who watches."""
+    """Text for a person who watches: what else a line tells stands behind its message."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the base class names it
+        told = {**record.__dict__}
+        for name in (*_UNTOLD, "message", "asctime", "request_id"):
+            told.pop(name, None)
+        more = "".join(f" {name}={value}" for name, value in told.items())
+        return super().formatMessage(record) + more
 
     def formatException(self, exc_info: Any) -> str:  # noqa: N802 - as above
         return without_values(super().formatException(exc_info))
