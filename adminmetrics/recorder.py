@@ -4,7 +4,7 @@ Called on the path of requests, so nothing here waits, asks anybody or raises, a
 well under two microseconds. There is no lock: every number is changed by one `place[key] += n` on
 a dictionary, a list or a slot of built-in type. CPython changes threads at calls and backward
 jumps alone, never within such a statement, so none is lost; a test of many threads holds it to
-that. Numbers only grow; whoever hands them over remembers what he had (`read`).
+that. Numbers only grow; whoever hands them over remembers what was handed over before (`read`).
 """
 
 import logging
@@ -30,7 +30,9 @@ CONFIG_CACHE_MISSES = "config_cache_misses"
 CONFIG_CACHE_INVALIDATIONS = "config_cache_invalidations"
 WEEKLY_REPORTS = "weekly_reports"
 WEEKLY_REPORT_QUERIES = "weekly_report_queries"
-#: Answers of status 500.
+#: Beats of a batch that were refused, each by itself: the batch was answered 200.
+HEARTBEATS_REFUSED = "heartbeats_refused"
+#: Answers of status 500, and beats of a batch that were answered with one.
 ERRORS = "errors"
 #: Calls of this module that it did not understand: an unknown name, or what is no number.
 UNRECORDED = "unrecorded"
@@ -39,7 +41,8 @@ UNRECORDED = "unrecorded"
 VERDICTS = ("allowed", "warning_15", "warning_5", "blocked")
 #: What became of a PIN that was sent. `locked`: a lock was in force; `busy`: nobody looked at it.
 PIN_OUTCOMES = ("right", "wrong", "locked", "not_set", "busy")
-#: Codes of problems (docs/api.md, "Errors"); any other is counted as `other`.
+#: Codes of problems (docs/api.md, "Errors"); any other is counted as `other`. What gunicorn refuses
+#: before there is a request (`headers_too_large` and the like) is logged and not counted.
 REFUSAL_CODES = (
     "bad_request",
     "body_too_large",
@@ -58,7 +61,9 @@ REFUSAL_CODES = (
     "pin_not_set",
     "pin_required",
     "pin_token_invalid",
+    "staff_account",
     "staff_required",
+    "request_timeout",
     "too_many_requests",
     "unavailable",
     "unsupported_media_type",
@@ -70,6 +75,7 @@ COUNTERS = (
     HEARTBEATS,
     HEARTBEAT_REQUESTS,
     HEARTBEAT_ROUND_TRIPS,
+    HEARTBEATS_REFUSED,
     CONFIG_CACHE_HITS,
     CONFIG_CACHE_MISSES,
     CONFIG_CACHE_INVALIDATIONS,
@@ -131,12 +137,14 @@ _until_line = 1
 
 
 def reset(*, is_on: bool | None = None) -> None:
-    """Forgets everything, as a process that starts; `is_on` None: as the settings say."""
+    """Forgets everything that was counted; `is_on` None: as the settings say.
+
+    Who is asked whenever gauges are read (`measured`) stays: a queue registers once a process.
+    """
     global _heartbeat, _is_on, _sample, _until_line  # noqa: PLW0603 - one for the process
     _counters.update(dict.fromkeys(COUNTERS, 0))
     _durations.update({name: Durations() for name in DURATIONS})
     _gauges.update(dict.fromkeys(GAUGES, 0))
-    _measures.clear()
     _heartbeat = _durations[HEARTBEAT_SECONDS]
     _is_on = settings.METRICS_ENABLED if is_on is None else is_on
     _sample = settings.HEARTBEAT_LOG_SAMPLE
@@ -225,6 +233,11 @@ def refusal(status: int, code: str) -> None:
         return
     name = _REFUSED + code
     count(name if name in _counters else _REFUSED + "other")
+
+
+def refused_in_batch(status: int) -> None:
+    """A beat of a batch was answered with a problem of that status."""
+    count(ERRORS if status == 500 else HEARTBEATS_REFUSED)
 
 
 def weekly_report(queries: int, seconds: float) -> None:

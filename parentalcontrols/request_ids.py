@@ -5,7 +5,8 @@ A leaf: it imports nothing of ours.
 
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar, Token
 from os import urandom
 
@@ -39,6 +40,16 @@ def begin(sent: str | None) -> Token[str | None]:
 def end(token: Token[str | None]) -> None:
     """The request that `begin` began is over."""
     _current.reset(token)
+
+
+@contextmanager
+def resumed(request_id: str | None) -> Iterator[None]:
+    """Inside, what is done is done for that request, by whomever."""
+    token = _current.set(request_id)
+    try:
+        yield
+    finally:
+        _current.reset(token)
 
 
 class RequestIdMiddleware:

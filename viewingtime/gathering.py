@@ -11,7 +11,7 @@ The queues are bounded, and so is the time in them: past that a 503 is honest, a
 takes no more beats than it can book in time, whatever the database's pace (`viewingtime.pace`). A
 beat that fails takes no other with it.
 
-Only web processes of greenlets gather (`start`); elsewhere `process` is `heartbeats.process`,
+Only web processes of greenlets gather (`start`); elsewhere a request takes the same steps alone,
 since handing work between operating system threads costs more than it saves (docs/performance.md).
 """
 
@@ -28,6 +28,7 @@ from psycopg.errors import LockNotAvailable
 from rest_framework.exceptions import AuthenticationFailed
 
 from adminmetrics import recorder
+from parentalcontrols import request_ids
 from parentalcontrols.authentication import Caller
 from parentalcontrols.postgresql import deadline
 from parentalcontrols.problems import Problem, as_problem, fault, unavailable
@@ -165,7 +166,8 @@ class _Queue:
     def _take(self) -> list[_Waiting]:
         """The next ones, in order: none that nobody waits for, none of profiles under way.
 
-        Who has waited so long that a step might be cut off for his sake is refused, and makes room.
+        A request that has waited so long that it might get a step cut off is refused, and makes
+        room.
         """
         deadline_seconds = settings.REQUEST_DEADLINE_MS / 1000
         late = time.monotonic() - deadline_seconds + self._pace.margin(deadline_seconds)
@@ -283,7 +285,8 @@ def _wake(waiting: _Waiting) -> None:
 def _together(batch: Sequence[_Waiting], step: Callable[[Sequence[Request]], None]) -> bool:
     """Takes a step for all requests at once, for as long as the youngest of them may wait.
 
-    Who has waited longer than the others gives up by himself. False where it was not done in time.
+    A request that has waited longer than the others gives up by itself. False where it was not done
+    in time.
     """
     youngest = max(waiting.since for waiting in batch)
     left = settings.REQUEST_DEADLINE_MS / 1000 - (time.monotonic() - youngest)
@@ -296,6 +299,14 @@ def _take_step(requests: Sequence[Request], step: Callable[[Sequence[Request]], 
 
     False where the database gave up, or its time was over.
     """
+    if len(requests) > 1:
+        return _try_step(requests, step)
+    # What is logged of one request belongs to it, although none of its own greenlets is at work.
+    with request_ids.resumed(requests[0].request_id):
+        return _try_step(requests, step)
+
+
+def _try_step(requests: Sequence[Request], step: Callable[[Sequence[Request]], None]) -> bool:
     began = time.monotonic()
     try:
         step(requests)
@@ -370,7 +381,8 @@ def _halves(request: Request) -> list[tuple[list[int], Request]]:
     for half in (set(profile_ids[:middle]), set(profile_ids[middle:])):
         places = [index for index in left if request.heartbeats[index].profile_id in half]
         beats = [request.heartbeats[index] for index in places]
-        parts.append((places, Request(beats, request.caller)))
+        part = Request(beats, request.caller, request_id=request.request_id)
+        parts.append((places, part))
     return parts
 
 
@@ -402,19 +414,33 @@ def start() -> None:
 
 
 def process(beats: Sequence[Heartbeat], caller: Caller) -> list[Answer | Problem]:
-    """What `heartbeats.process` does, together with whoever else beats at the moment.
+    """Books heartbeats, together with whoever else beats at the moment, and answers one by one.
 
-    Raises a 503 `Problem` where too many wait, or no answer came in time.
+    Raises a 503 `Problem` where too many wait, or no answer came in time. No bad beat of a request
+    spoils another, and none waits for one whose child somebody holds.
     """
     began = time.perf_counter()
     request = Request(beats, caller)
     if _gathering is None:
-        heartbeats.take(request)
+        _take_alone(request)
     else:
         _gathering.process(request)
     answers = request.result()
     _record(request, answers, time.perf_counter() - began)
     return answers
+
+
+def _take_alone(request: Request) -> None:
+    """Takes the steps one after the other, where nothing gathers: threads, and tests.
+
+    What somebody holds is waited for last, when all the rest is booked.
+    """
+    with deadline.within(settings.REQUEST_DEADLINE_MS / 1000):
+        # This one also says whether the caller is heard at all.
+        _take_step([request], heartbeats.credit)
+        for step in (_decide_free, heartbeats.decide):
+            if not request.is_answered:
+                _take_step([request], step)
 
 
 def _record(request: Request, answers: Sequence[Answer | Problem], seconds: float) -> None:

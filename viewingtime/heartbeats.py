@@ -22,7 +22,7 @@ from django.db import InterfaceError, OperationalError, connection, transaction
 from django.db.models import DateTimeField, FilteredRelation, Func, Q, QuerySet
 from rest_framework.exceptions import AuthenticationFailed
 
-from parentalcontrols import config_cache
+from parentalcontrols import config_cache, request_ids
 from parentalcontrols.authentication import SCOPE_ACCOUNT, Caller, require_live
 from parentalcontrols.config_cache import Known
 from parentalcontrols.models import Profile, ViewingTimeConfig
@@ -71,7 +71,8 @@ class Request:
     """The beats of one request, and what has become of each so far.
 
     `error` is set where the request as a whole is refused; `round_trips` counts the messages sent
-    to the database on its behalf, those that it shared with others on behalf of the first.
+    to the database on its behalf, those that it shared with others on behalf of the first. Whoever
+    works for it logs with its `request_id`.
     """
 
     heartbeats: Sequence[Heartbeat]
@@ -79,6 +80,7 @@ class Request:
     answers: dict[int, Answer | Problem] = field(default_factory=dict)
     error: Exception | None = None
     round_trips: int = 0
+    request_id: str | None = field(default_factory=request_ids.current)
 
     @property
     def is_answered(self) -> bool:
@@ -91,7 +93,8 @@ class Request:
             self.error = error
             return
         missing = [i for i in range(len(self.heartbeats)) if i not in self.answers]
-        logger.warning("heartbeats_unavailable", extra={"count": len(missing)})
+        with request_ids.resumed(self.request_id):
+            logger.warning("heartbeats_unavailable", extra={"count": len(missing)})
         self.answers |= {index: unavailable() for index in missing}
 
     def result(self) -> list[Answer | Problem]:
@@ -104,22 +107,18 @@ class Request:
 def process(heartbeats: Sequence[Heartbeat], caller: Caller) -> list[Answer | Problem]:
     """Books heartbeats in list order and answers one by one; a refused one spoils no other.
 
-    Everything that is answered with success is committed. Raises `AuthenticationFailed` where the
+    Everything that is answered with success is committed. It waits for whoever holds a child, and
+    has no deadline of its own. Raises `AuthenticationFailed` where the
     caller's account does not honour the token any more, and database errors as they are.
     """
     request = Request(heartbeats, caller)
-    take(request)
-    return request.result()
-
-
-def take(request: Request) -> None:
-    """Books one request's beats; what is to be answered is then in it. Raises database errors."""
     credit([request])
     if not request.is_answered:
         try:
             decide([request])
         except (OperationalError, InterfaceError) as error:
             request.give_up(error)
+    return request.result()
 
 
 def credit(requests: Sequence[Request]) -> None:

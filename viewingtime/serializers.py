@@ -14,6 +14,7 @@ from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 from rest_framework.exceptions import ParseError
 
+from adminmetrics import recorder
 from parentalcontrols.fields import (
     StrictBooleanField,
     StrictCharField,
@@ -122,8 +123,11 @@ def encode_answers(answers: Sequence[Answer | Problem], *, is_batch: bool) -> by
 
 
 def result_body(result: Answer | Problem) -> dict[str, Any]:
-    """What a batch's answer says of one beat."""
-    return problem_body(result) if isinstance(result, Problem) else answer_body(result)
+    """What a batch's answer says of one beat; one that is refused is counted."""
+    if isinstance(result, Problem):
+        recorder.refused_in_batch(result.status)
+        return problem_body(result)
+    return answer_body(result)
 
 
 def read_heartbeat(document: dict[str, Any]) -> Heartbeat:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from tempfile import TemporaryFile
+from threading import Event
 from typing import IO, Any
 from uuid import uuid4
 
@@ -248,6 +249,76 @@ def test_what_a_worker_counted_last_is_handed_over_when_it_ends(
     ended = staff.execute("SELECT ended_at FROM metric_processes").fetchall()
     assert len(ended) == 2
     assert (None,) not in ended
+
+
+def test_beats_that_wait_are_seen_in_the_gauge_while_they_do(
+    database_url: str, staff: psycopg.Connection
+) -> None:
+    def waiting() -> int:
+        return scraped(service, "viewingtime_heartbeat_queue")
+
+    with (
+        serving(database_url, "one", METRICS_FLUSH_SECONDS="1") as service,
+        ThreadPoolExecutor(PLAYERS) as pool,
+        psycopg.connect(database_url) as holder,
+    ):
+        token, title, children = children_of(service, staff)
+        held = children[:PLAYERS]
+        holder.execute("SELECT FROM profiles WHERE id = ANY(%s::uuid[]) FOR UPDATE", [held])
+        is_seen = Event()
+
+        def insist(child: str) -> None:
+            body = {"profile_id": child, "title_id": title, "device_id": "tv"}
+            while not is_seen.is_set():
+                service.post("/viewing-time/heartbeat", body, token)
+
+        players = [pool.submit(insist, child) for child in held]
+        try:
+            assert wait_until(lambda: waiting() > 0, LONG)
+        finally:
+            is_seen.set()
+            holder.rollback()
+        for player in players:
+            player.result()
+        assert wait_until(lambda: waiting() == 0, LONG)
+
+
+def test_what_a_batch_has_refused_is_counted_and_logged_with_its_request(
+    database_url: str, staff: psycopg.Connection
+) -> None:
+    staff.execute(
+        "ALTER TABLE viewing_sessions ADD CONSTRAINT x CHECK (device_id <> 'poison') NOT VALID"
+    )
+    try:
+        with (
+            TemporaryFile() as log,
+            serving(database_url, "one", log, METRICS_FLUSH_SECONDS="1") as service,
+        ):
+            token, title, children = children_of(service, staff)
+            beats = [
+                {"profile_id": child, "title_id": title, "device_id": device}
+                for child, device in (
+                    (children[0], "tv"),
+                    (children[1], "poison"),
+                    (str(uuid4()), "tv"),
+                    (children[2], ""),
+                )
+            ]
+            answer = requests.post(
+                f"{service.url}{API}/viewing-time/heartbeats",
+                json={"heartbeats": beats},
+                headers={"Authorization": f"Bearer {token}", "X-Request-ID": "the-batch"},
+                timeout=LONG,
+            )
+            codes = [told.get("error", {}).get("code") for told in answer.json()["results"]]
+            assert codes == [None, "internal_error", "not_found", "invalid"]
+            assert wait_until(lambda: scraped(service, "viewingtime_errors_total") == 1, LONG)
+            assert scraped(service, "viewingtime_heartbeats_refused_total") == 2
+            log.seek(0)
+            faults = [json.loads(line) for line in log if b"internal_error" in line]
+        assert [line["request_id"] for line in faults] == ["the-batch"]
+    finally:
+        staff.execute("ALTER TABLE viewing_sessions DROP CONSTRAINT x")
 
 
 def test_greenlets_hand_over_while_they_serve(database_url: str, staff: psycopg.Connection) -> None:

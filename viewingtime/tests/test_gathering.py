@@ -63,7 +63,7 @@ def test_all_of_many_beats_for_one_child_at_once_are_answered(served: Service, k
 
 # One that fails, or is stuck
 
-_POISON = """
+POISON = """
 CREATE FUNCTION be_poisoned() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     RAISE EXCEPTION 'poisoned';
@@ -72,7 +72,7 @@ $$;
 CREATE TRIGGER be_poisoned BEFORE INSERT OR UPDATE ON viewing_sessions
 FOR EACH ROW WHEN (NEW.device_id = 'poison') EXECUTE FUNCTION be_poisoned();
 """
-_ANTIDOTE = """
+ANTIDOTE = """
 DROP TRIGGER be_poisoned ON viewing_sessions;
 DROP FUNCTION be_poisoned();
 """
@@ -82,9 +82,9 @@ DROP FUNCTION be_poisoned();
 def poison(transactional_db: None) -> Iterator[None]:
     """From now on whatever writes a session of the device `poison` fails."""
     with connection.cursor() as cursor:
-        cursor.execute(_POISON)
+        cursor.execute(POISON)
         yield
-        cursor.execute(_ANTIDOTE)
+        cursor.execute(ANTIDOTE)
 
 
 def send_all(people: Sequence[Child], beats: Sequence[dict[str, Any]]) -> list[Told]:
@@ -132,7 +132,7 @@ def test_a_steady_beat_that_fails_takes_no_other_with_it(people: list[Child]) ->
         for n, (child, told) in enumerate(zip(people, opened, strict=True))
     ]
     with connection.cursor() as cursor:
-        cursor.execute(_POISON.replace("'poison'", "'tv 7'"))
+        cursor.execute(POISON.replace("'poison'", "'tv 7'"))
     try:
         for _ in range(8):
             statuses = [told.status for told in send_all(people, beats)]
@@ -140,7 +140,7 @@ def test_a_steady_beat_that_fails_takes_no_other_with_it(people: list[Child]) ->
             assert set(statuses) == {200}
     finally:
         with connection.cursor() as cursor:
-            cursor.execute(_ANTIDOTE)
+            cursor.execute(ANTIDOTE)
     assert {told.status for told in send_all(people, beats)} == {200}
     assert_invariant()
 

@@ -98,9 +98,10 @@ def test_the_gauge_is_what_waits_in_all_queues_when_it_is_read() -> None:
         assert recorder.read().gauges[recorder.HEARTBEAT_QUEUE] == 4
         assert len(queues.arriving._take()) == 2
         assert recorder.read().gauges[recorder.HEARTBEAT_QUEUE] == 2
+        assert len(queues.deciding._take()) == len(queues.held._take()) == 1
+        assert recorder.read().gauges[recorder.HEARTBEAT_QUEUE] == 0
     finally:
         recorder.reset()
-    assert recorder.read().gauges[recorder.HEARTBEAT_QUEUE] == 0
 
 
 @pytest.mark.django_db(transaction=True)
