@@ -81,7 +81,12 @@ def record(
     after: Mapping[str, Any] | None = None,
     at: datetime | None = None,
 ) -> None:
-    """Adds an entry; `at` is the instant by the database's clock where the caller has read it."""
+    """Adds an entry; `at` is the instant by the database's clock where the caller has read it.
+
+    What a child's device does is about that child, if about no other: erased with it.
+    """
+    if profile_id is None and actor.kind is ActorKind.PROFILE:
+        profile_id = actor.id
     entry = AuditEntry(
         account_id=account_id,
         profile_id=profile_id,

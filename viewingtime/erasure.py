@@ -63,6 +63,8 @@ def erase_profile(
         _take_time()
         keys = _delete_keys(account_id, route=grants.route(profile_id))
         held = ledgers.hold([profile_id])
+        # That of a grant which had the profile before.
+        keys += _delete_keys(account_id, route=grants.route(profile_id))
         profile = Profile.objects.filter(id=profile_id, account_id=account_id).first()
         if profile_id not in held.ledgers or profile is None:
             raise not_found()

@@ -345,14 +345,15 @@ def set_limit(profile_id: UUID, balance: Balance) -> None:
 
 
 def mark_changed(profile_id: UUID, now: datetime) -> None:
-    """Tells who waits for the held profile that what he read before is outdated."""
+    """Tells who waits for the held profile that what they read before is outdated."""
     Profile.objects.filter(id=profile_id).update(last_viewing_change_at=now)
 
 
 def close_silent(*, batch: int = 500) -> int:
     """Ends every session that went silent, a batch of profiles per transaction; answers how many.
 
-    Safe beside beats and beside itself: each batch holds its profiles and looks again.
+    Safe beside beats and beside itself: each batch holds its profiles and looks again. A profile
+    that somebody holds is left to the next time: who waited for it would hold the others meanwhile.
     """
     closed = 0
     after = UUID(int=0)
@@ -363,7 +364,7 @@ def close_silent(*, batch: int = 500) -> int:
         if not profile_ids:
             return closed
         with transaction.atomic():
-            held = hold(profile_ids)
+            held = hold(profile_ids, wait=False)
             ledgers = {
                 id_: ledger.close_silent(found, held.viewers[id_], held.now)
                 for id_, found in held.ledgers.items()

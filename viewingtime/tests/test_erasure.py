@@ -116,6 +116,16 @@ def test_a_profile_goes_with_all_that_is_stored_of_it_and_the_others_stay(evenin
     assert_invariant()
 
 
+def test_what_its_device_did_to_the_pin_goes_along(cast: Cast) -> None:
+    set_pin(cast.parent)
+    for _ in range(5):
+        cast.child_tv.post("/parental-controls/pin/verify", {"pin": "0001"})
+    (locked,) = AuditEntry.objects.filter(action="pin_locked")
+    assert (locked.actor_id, locked.profile_id) == (cast.child.id, cast.child.id)
+    erasure.erase_profile(profile_id=cast.child.id, account_id=cast.parent.id, actor=audit.OPERATOR)
+    assert mentions(cast.child.id) == {"erasures": 1}
+
+
 def test_its_devices_are_let_in_nowhere_and_the_siblings_go_on(evening: Cast) -> None:
     cast = evening
     tv = cast.child_tv

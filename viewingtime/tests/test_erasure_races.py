@@ -10,7 +10,7 @@ import psycopg
 import pytest
 from django.db import IntegrityError, connection, transaction
 
-from parentalcontrols.models import Account, Profile
+from parentalcontrols.models import Account, IdempotencyKey, Profile
 from parentalcontrols.processes import wait_until
 from parentalcontrols.tests.cast import (
     PASSWORD,
@@ -22,7 +22,7 @@ from parentalcontrols.tests.cast import (
 )
 from pins import audit, verification
 from pins.tests.service import LONG, Line, Service, Unanswered, database_of_tests
-from viewingtime import erasure
+from viewingtime import erasure, grants, ledgers
 from viewingtime.models import ViewingSession
 from viewingtime.tests.stored import store
 from viewingtime.tests.test_concurrency import in_thread
@@ -173,6 +173,38 @@ def test_a_grant_that_takes_an_old_key_over_and_an_erasure_do_not_wait_for_each_
     go.set()
     assert granting.result(LONG) == "1"
     assert erasing.result(LONG).deleted["idempotency_keys"] == 1
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_kept_answer_of_a_grant_that_had_the_child_first_goes_along() -> None:
+    cast = Cast()
+    held, go = threading.Event(), threading.Event()
+
+    def grant() -> None:
+        with transaction.atomic():
+            IdempotencyKey.objects.create(
+                account=cast.parent,
+                route=grants.route(cast.child.id),
+                key="k",
+                fingerprint=b"a body",
+                answer={},
+            )
+            ledgers.hold([cast.child.id])
+            held.set()
+            go.wait(LONG)
+
+    granting = in_thread(grant)
+    assert held.wait(LONG)
+    erasing = in_thread(
+        lambda: erasure.erase_profile(
+            profile_id=cast.child.id, account_id=cast.parent.id, actor=audit.OPERATOR
+        )
+    )
+    assert wait_until(somebody_waits, LONG)
+    go.set()
+    granting.result(LONG)
+    assert erasing.result(LONG).deleted["idempotency_keys"] == 1
+    assert mentions(cast.child.id) == {"erasures": 1}
 
 
 @pytest.mark.django_db(transaction=True)

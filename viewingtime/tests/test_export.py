@@ -1,5 +1,6 @@
 """A household's data as a file: all of it, nobody else's, no secret, and a page at a time."""
 
+import io
 import json
 import re
 import resource
@@ -263,6 +264,18 @@ def test_the_command_writes_the_same_to_a_file_of_its_own(evening: Cast, tmp_pat
         call_command("export_household", str(evening.parent.id), "--output", target)
     with pytest.raises(CommandError, match="no such account"):
         call_command("export_household", "nobody@example.com")
+
+
+def test_the_command_prints_the_same_wherever_its_parts_end(
+    evening: Cast, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Profile.objects.filter(id=evening.child.id).update(name="Zoë 👧🏽")
+    # Within every letter that takes more than one byte.
+    monkeypatch.setattr(exports, "_PART_BYTES", 1)
+    printed = io.StringIO()
+    call_command("export_household", evening.parent.email, stdout=printed)
+    told = json.loads(printed.getvalue())
+    assert "Zoë 👧🏽" in {profile["name"] for profile in told["profiles"]}
 
 
 def test_an_account_that_is_gone_has_none(cast: Cast) -> None:

@@ -3,14 +3,14 @@
 from uuid import UUID
 
 import pytest
-from django.db import connection
+from django.db import connection, transaction
 
 from parentalcontrols import profiles
 from parentalcontrols.tests.cast import assert_invariant
 from pins import audit
 from viewingtime import ledgers, sql
 from viewingtime.models import ViewingSession
-from viewingtime.tests.test_concurrency import Household, pass_time
+from viewingtime.tests.test_concurrency import Household, in_thread, pass_time
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -51,6 +51,18 @@ def test_each_profile_is_told_once_in_order_and_no_more_than_a_batch(silent: Hou
             told += batch
             after = batch[-1]
     assert told == everybody
+
+
+def test_a_child_that_somebody_holds_is_left_to_the_next_time_and_keeps_nobody_waiting(
+    silent: Household,
+) -> None:
+    held = silent.children[2]
+    with transaction.atomic():
+        ledgers.hold([held])
+        assert in_thread(lambda: ledgers.close_silent(batch=2)).result(timeout=20) == 7
+    assert ViewingSession.objects.get(ended_at=None).profile_id == held
+    assert ledgers.close_silent() == 1
+    assert_invariant()
 
 
 def test_who_is_heard_goes_on(silent: Household) -> None:

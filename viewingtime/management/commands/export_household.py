@@ -1,5 +1,6 @@
 """`manage.py export_household`: everything that is stored of a household, as JSON."""
 
+import codecs
 import os
 from pathlib import Path
 from typing import Any
@@ -26,8 +27,10 @@ class Command(BaseCommand):
         output: Path | None = options["output"]
         found = exports.export(account.id)
         if output is None:
+            # Parts end anywhere, within a letter too.
+            decoder = codecs.getincrementaldecoder("utf-8")()
             for part in found.parts():
-                self.stdout.write(part.decode(), ending="")
+                self.stdout.write(decoder.decode(part), ending="")
             return
         try:
             descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
