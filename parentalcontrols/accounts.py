@@ -203,14 +203,17 @@ def refresh(*, token: str, address: str) -> TokenPair:
         **_of_profile(claims.profile_id),
     )
     token_id = uuid4()
-    exchanged = family.filter(current_token_id=claims.token_id, expires_at__gt=Now()).update(
-        current_token_id=token_id,
-        expires_at=Now() + timedelta(seconds=settings.REFRESH_TOKEN_SECONDS),
-    )
+    # Whoever is answered 503 for the sake of what follows is to find the token unspent.
+    with transaction.atomic():
+        exchanged = family.filter(current_token_id=claims.token_id, expires_at__gt=Now()).update(
+            current_token_id=token_id,
+            expires_at=Now() + timedelta(seconds=settings.REFRESH_TOKEN_SECONDS),
+        )
+        if exchanged:
+            failure.succeeded()
     if not exchanged or account is None:
         family.update(revoked_at=Now())
         raise AuthenticationFailed
-    failure.succeeded()
     return _pair(
         account, family_id=claims.family_id, token_id=token_id, profile_id=claims.profile_id
     )

@@ -269,6 +269,28 @@ def test_of_two_racing_refreshes_exactly_one_wins() -> None:
             assert sorted(future.result(timeout=30) for future in racing) == [200, 401]
 
 
+_TAKES_NOTHING_BACK = """
+CREATE FUNCTION take_nothing_back() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN RAISE EXCEPTION 'the disk is full' USING ERRCODE = 'disk_full'; END
+$$;
+CREATE TRIGGER take_nothing_back BEFORE UPDATE ON rate_limit_windows
+FOR EACH ROW WHEN (NEW.count < OLD.count) EXECUTE FUNCTION take_nothing_back();
+"""
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_refresh_that_is_answered_503_may_be_sent_again() -> None:
+    make_account("parent@example.com")
+    token = pair_of(log_in("parent@example.com"))["refresh_token"]
+    with connection.cursor() as cursor:
+        cursor.execute(_TAKES_NOTHING_BACK)
+        try:
+            assert_problem(refresh(token), 503, "unavailable")
+        finally:
+            cursor.execute("DROP FUNCTION take_nothing_back CASCADE")
+    pair_of(refresh(token))
+
+
 def test_a_refresh_token_outlives_its_time_by_nothing(cast: Cast) -> None:
     token = pair_of(log_in("parent@example.com"))["refresh_token"]
     RefreshFamily.objects.update(expires_at=database_now() - timedelta(seconds=1))
