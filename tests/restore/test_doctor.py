@@ -1,21 +1,34 @@
-"""The doctor on a server as an operator runs one: by its own superuser, with an archive."""
+"""The doctor on an operator's server: with an archive, and the role that the compose file makes."""
 
 import json
 import os
 import subprocess
 
 import psycopg
+from psycopg.conninfo import make_conninfo
 
+from parentalcontrols.embedded_servers import program_of_postgres
 from parentalcontrols.processes import wait_until
 from pins.tests.service import LONG, PYTHON, ROOT
 from tests.restore.cluster import servers
 from tests.restore.test_point_in_time import manage
 
+ROLE = ROOT / "deploy" / "compose" / "role.sql"
+PASSWORD = "it's a \\\\ password"
+
 
 def test_a_sound_deployment_is_told_to_be_and_a_full_disk_is_foreseen() -> None:
     with servers() as (cluster, valkey):
+        with psycopg.connect(cluster.url, autocommit=True) as connection:
+            connection.execute("CREATE DATABASE viewingtime")
+        superuser = make_conninfo(cluster.url, dbname="viewingtime")
+        subprocess.run(
+            [program_of_postgres("psql"), "-qXv", "ON_ERROR_STOP=1", "-f", ROLE, superuser],
+            env={**os.environ, "SERVICE_PASSWORD": PASSWORD},
+            check=True,
+        )
         environment = {
-            "DATABASE_URL": cluster.url,
+            "DATABASE_URL": make_conninfo(superuser, user="viewingtime"),
             "REDIS_URL": valkey.url,
             "ALLOWED_HOSTS": "tv.example.com",
             "HTTPS_ONLY": "true",
@@ -39,8 +52,10 @@ def test_a_sound_deployment_is_told_to_be_and_a_full_disk_is_foreseen() -> None:
         assert not {"problem", "unknown"} & set(found.values())
         for name in ("archive", "disk of the log", "database durability", "hosts", "https"):
             assert found[name] == "ok"
-        assert found["rights of the role"] == "warning"
-        assert states("--strict")[0] == 1
+        assert found["rights of the role"] == "ok"
+        environment["DATABASE_URL"] = superuser
+        code, found = states("--strict")
+        assert (code, found["rights of the role"]) == (1, "warning")
 
         with psycopg.connect(cluster.url, autocommit=True) as connection:
             connection.execute("SELECT pg_create_physical_replication_slot('forgotten', true)")

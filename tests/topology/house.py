@@ -178,7 +178,7 @@ def house(database_url: str) -> Iterator[House]:
         database = str(conninfo_to_dict(database_url)["dbname"])
         log = folder / "pgbouncer.log"
         pooler = Pooler(pgbouncer, folder, database_url, user=user, log=log, databases=database)
-        told = composed("web1", {"POSTGRES_PASSWORD": password, "VALKEY_PASSWORD": "unused"})
+        told = composed("web1", {"SERVICE_PASSWORD": password, "VALKEY_PASSWORD": "unused"})
         told |= {
             "REDIS_URL": os.environ["REDIS_URL"],
             "TRUSTED_PROXIES": "127.0.0.1",
@@ -186,7 +186,7 @@ def house(database_url: str) -> Iterator[House]:
             "METRICS_TOKEN": "a-token-of-the-topology-0123456789-abcdefgh",
             "WORKERS": str(WORKERS),
         }
-        inherited = {k: v for k, v in os.environ.items() if k not in {"SERVING", "TESTING"}}
+        inherited = {k: v for k, v in os.environ.items() if k != "SERVING"}
         instances = [
             Instance(
                 free_port(),

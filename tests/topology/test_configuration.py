@@ -6,11 +6,15 @@ import stat
 import subprocess
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 import yaml
+from django.urls import reverse
 
+from parentalcontrols.views import HASHING_REQUEST_SECONDS
 from tests.topology.house import COMPOSE, CONFIGURATION, ROOT, composed, program
+from viewingtime import erasure, exports
 
 SERVICES: dict[str, Any] = yaml.safe_load(COMPOSE.read_text())["services"]
 OURS = ("migrate", "web1", "web2", "chores")
@@ -63,6 +67,33 @@ def test_instances_start_after_the_migrations_and_behind_the_pooler() -> None:
     assert SERVICES["web2"]["environment"]["INSTANCE_NAME"] == "web2"
 
 
+def test_the_service_is_not_the_databases_superuser() -> None:
+    server = SERVICES["postgres"]
+    assert "POSTGRES_USER" not in server["environment"], "the image makes it a superuser"
+    assert any("role.sql:/docker-entrypoint-initdb.d/" in mounted for mounted in server["volumes"])
+    assert (CONFIGURATION / "role.sql").is_file()
+    for name in OURS:
+        role = "//viewingtime:${SERVICE_PASSWORD}@"
+        assert role in SERVICES[name]["environment"]["DATABASE_URL"]
+    assert "SERVICE_PASSWORD" in SERVICES["pgbouncer"]["environment"]["DATABASE_PASSWORD"]
+
+
+def test_the_proxy_waits_longer_than_the_service_may_take() -> None:
+    text = (CONFIGURATION / "haproxy.cfg").read_text()
+    usual, *_ = re.findall(r"(?m)^    timeout server (\d+)s", text)
+    assert int(usual) > HASHING_REQUEST_SECONDS
+    waits = re.findall(r"set-timeout server (\d+)s if \{ (path|path_reg) (.+) \}", text)
+    for name in ("export", "erase-account", "erase-profile"):
+        path = reverse(name, args=[UUID(int=0)] if name == "erase-profile" else [])
+        seconds = [
+            int(seconds)
+            for seconds, kind, told in waits
+            if (path in told.split() if kind == "path" else re.search(told, path))
+        ]
+        assert seconds, path
+        assert min(seconds) > max(exports.SECONDS, erasure.SECONDS)
+
+
 def test_the_proxy_alone_is_published_and_trusted() -> None:
     assert [name for name, service in SERVICES.items() if "ports" in service] == ["proxy"]
     proxy = SERVICES["proxy"]["networks"]["front"]["ipv4_address"]
@@ -72,8 +103,12 @@ def test_the_proxy_alone_is_published_and_trusted() -> None:
 
 @pytest.mark.parametrize("name", OURS)
 def test_without_its_secrets_nothing_starts(name: str) -> None:
-    for missing in ("POSTGRES_PASSWORD", "VALKEY_PASSWORD"):
-        secrets = {"POSTGRES_PASSWORD": "one", "VALKEY_PASSWORD": "two"}
+    for missing in ("POSTGRES_PASSWORD", "SERVICE_PASSWORD", "VALKEY_PASSWORD"):
+        secrets = {
+            "POSTGRES_PASSWORD": "one",
+            "SERVICE_PASSWORD": "two",
+            "VALKEY_PASSWORD": "three",
+        }
         del secrets[missing]
         text = COMPOSE.read_text()
         assert f"${{{missing}:?" in text
@@ -147,7 +182,7 @@ def test_make_env_writes_secrets_of_its_own_each_time(tmp_path: Path) -> None:
     first, second = made
     assert first.pop("ALLOWED_HOSTS") == second.pop("ALLOWED_HOSTS")
     values = [*first.values(), *second.values()]
-    assert len(set(values)) == len(values) == 12
+    assert len(set(values)) == len(values) == 14
     for value in values:
         # Safe in an URL, and without the quotes that docker would take for a part of it.
         assert re.fullmatch(r"[A-Za-z0-9_-]{64}", value)
