@@ -24,7 +24,7 @@ class Outcome:
     status: int
     sent_at: int
     heard_at: int
-    #: What is wrong with the answer, by its form or its lateness.
+    #: What is wrong with the form of the answer.
     fault: str | None = None
 
     @property
@@ -33,15 +33,13 @@ class Outcome:
 
 
 def outcome_of(kind: str, told: Told) -> Outcome:
-    """An answer to a good request: 200, or a 503 in the documented form, in time."""
+    """An answer to a good request: 200, or a 503 in the documented form."""
     fault = None
     if told.status == 503:
         is_honest = told.is_honest_refusal if kind == "beat" else is_retryable(told)
         fault = None if is_honest else f"a 503 without its members: {told.body}"
     elif told.status != 200:
         fault = f"{told.status}: {told.body}"
-    if told.heard_at - told.sent_at > DEADLINES[kind] * SECOND:
-        fault = f"late by {(told.heard_at - told.sent_at) / SECOND - DEADLINES[kind]:.2f} s"
     return Outcome(kind, told.status, told.sent_at, told.heard_at, fault)
 
 

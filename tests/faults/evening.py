@@ -127,7 +127,7 @@ def evening(
     )
     people = len(going_on.players) + len(going_on.parents)
     evening_ends, parents_end = threading.Event(), threading.Event()
-    with ThreadPoolExecutor(people) as pool:
+    with going_on.evidence.stalls.watched(), ThreadPoolExecutor(people) as pool:
         playing = [pool.submit(player.play, evening_ends) for player in going_on.players]
         acting = [pool.submit(parent.act, parents_end) for parent in going_on.parents]
         try:

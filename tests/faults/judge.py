@@ -16,7 +16,8 @@ from uuid import UUID
 import psycopg
 from psycopg.rows import namedtuple_row
 
-from tests.faults.books import SECOND, Ack, Book, Clock
+from tests.faults.books import DEADLINES, SECOND, Ack, Book, Clock
+from tests.faults.stalls import Stalls
 
 #: Seconds within which every child's beats are taken again after a fault.
 RECOVERY: Final = 5.0
@@ -45,6 +46,7 @@ class Evidence:
     #: When processes of the service were killed.
     kills: list[int] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
+    stalls: Stalls = field(default_factory=Stalls)
 
 
 @dataclass
@@ -242,6 +244,10 @@ def _dishonest(evidence: Evidence) -> Iterator[str]:
         for outcome in book.outcomes:
             if outcome.fault is not None:
                 yield f"{outcome.kind} after {outcome.seconds:.2f} s: {outcome.fault}"
+            if outcome.status and outcome.seconds > (deadline := DEADLINES[outcome.kind]):
+                stalled = evidence.stalls.seconds_between(outcome.sent_at, outcome.heard_at)
+                if outcome.seconds - stalled > deadline:
+                    yield f"{outcome.kind} after {outcome.seconds:.2f} s, stalls {stalled:.2f} s"
             if outcome.status == 0 and not any(
                 kill <= outcome.heard_at <= kill + _RESET_SECONDS * SECOND
                 for kill in evidence.kills

@@ -153,11 +153,26 @@ def test_a_beat_judged_by_an_old_config_is_found() -> None:
     [
         Outcome("beat", 500, microseconds(3), microseconds(3.1), "500"),
         Outcome("beat", 0, microseconds(3), microseconds(3.1)),
+        Outcome("beat", 200, microseconds(3), microseconds(5.1)),
+        Outcome("beat", 503, microseconds(3), microseconds(5.1)),
+        Outcome("grant", 200, microseconds(3), microseconds(13.1)),
     ],
 )
 def test_what_is_neither_an_answer_nor_an_honest_refusal_is_found(outcome: Outcome) -> None:
     case = Case()
     case.book.outcomes.append(outcome)
+    assert case.judged().dishonest
+
+
+def test_a_late_answer_is_honest_where_the_machine_stood_still_meanwhile() -> None:
+    case = Case()
+    case.book.outcomes.append(Outcome("beat", 200, microseconds(3), microseconds(5.1)))
+    case.evidence.stalls.noted.append((microseconds(4), 0.2))
+    assert case.judged().all() == []
+    case.evidence.stalls.noted[0] = (microseconds(5.2), 0.2)
+    assert case.judged().dishonest
+    # Of a stall that was under way when it was sent, only the rest.
+    case.evidence.stalls.noted[0] = (microseconds(3.05), 0.2)
     assert case.judged().dishonest
 
 

@@ -74,7 +74,10 @@ def test_of_ten_times_too_many_beats_as_many_are_booked_as_can_be(stage: Stage) 
     books = [Book(child, home, 480 * 60, limits={480}) for child in home.children]
     evidence = Evidence(books)
     figures: dict[str, str] = {}
-    with gunicorn(stage.postgres.url, WORKERS="2", REDIS_URL=stage.valkey.url) as service:
+    with (
+        evidence.stalls.watched(),
+        gunicorn(stage.postgres.url, WORKERS="2", REDIS_URL=stage.valkey.url) as service,
+    ):
         asyncio.run(overload(stage, Crowd(service, books), evidence, figures))
     conclude("overload", stage, evidence, began=began, figures=figures)
 
