@@ -1,8 +1,12 @@
 """The whole suite on the versions that operators run: `make test-matrix`.
 
-    python -m tests.matrix [--quick] [ROW...]     no row: all of them
+    python -m tests.matrix [--quick] [ROW...]     no row: newest, oldest and pooled
 
-A row that lacks a program says so and is skipped; any other that fails makes the exit code 1.
+Each row is the whole suite once, so rows are made of several parts: `newest` is what `make test`
+runs, `oldest` is PostgreSQL 15 and Redis 7, `pooled` is PgBouncer and Django 6. A part can be asked
+for alone, to find out whose a failure is: postgresql-15, redis-7, pgbouncer, django-6.
+
+What lacks a program says so and is left out; anything that fails makes the exit code 1.
 Debian 12 has PostgreSQL 15, Redis 7.0 and PgBouncer 1.18: apt-get install postgresql-15
 redis-server pgbouncer. The row of Django 6 needs a Python 3.12 or newer, by the name of python3.14,
 python3.13 or python3.12, pyenv's included, or in MATRIX_PYTHON; it makes an environment of its own
@@ -104,13 +108,36 @@ def django_6() -> Setting:
     return Setting(python=str(python))
 
 
-ROWS: Mapping[str, Callable[[], Setting]] = {
+PARTS: Mapping[str, Callable[[], Setting]] = {
     "newest": newest,
     "postgresql-15": postgresql_15,
     "redis-7": redis_7,
     "pgbouncer": pgbouncer,
     "django-6": django_6,
 }
+#: The rows that are run where none is asked for: together they have every part.
+ROWS: Mapping[str, tuple[str, ...]] = {
+    "newest": ("newest",),
+    "oldest": ("postgresql-15", "redis-7"),
+    "pooled": ("pgbouncer", "django-6"),
+}
+
+
+def made_of(row: str) -> tuple[Setting, list[str]]:
+    """A row's parts together, and what is missing of them; `Missing` where nothing is left."""
+    whole, missing = Setting(), []
+    parts = ROWS.get(row, (row,))
+    for part in parts:
+        try:
+            setting = PARTS[part]()
+        except Missing as lack:
+            missing.append(f"without {part}: {lack}")
+            continue
+        python = setting.python if setting.python != sys.executable else whole.python
+        whole = Setting(python, {**whole.variables, **setting.variables})
+    if len(missing) == len(parts):
+        raise Missing("; ".join(missing))
+    return whole, missing
 
 
 def _program(name: str, package: str) -> str:
@@ -158,9 +185,9 @@ def run(row: str, arguments: list[str]) -> Outcome:
     report = FOLDER / f"{row}.xml"
     report.unlink(missing_ok=True)
     try:
-        setting = ROWS[row]()
-    except Missing as missing:
-        return Outcome(row, note=f"skipped: {missing}")
+        setting, missing = made_of(row)
+    except Missing as lack:
+        return Outcome(row, note=f"skipped: {lack}")
     print(f"--- {row}", flush=True)
     began = time.monotonic()
     done = subprocess.run(
@@ -179,7 +206,8 @@ def run(row: str, arguments: list[str]) -> Outcome:
     if not report.exists():
         return Outcome(row, failed=1, seconds=seconds, note=f"ended with {done.returncode}")
     outcome = read(row, report)
-    note = outcome.note or (f"ended with {done.returncode}" if done.returncode else "")
+    told = [outcome.note or (f"ended with {done.returncode}" if done.returncode else ""), *missing]
+    note = "; ".join(filter(None, told))
     failed = outcome.failed or int(done.returncode != 0)
     return dataclasses.replace(outcome, failed=failed, seconds=seconds, note=note)
 
@@ -201,11 +229,12 @@ def read(row: str, report: Path) -> Outcome:
 def main() -> int:
     """Runs the rows that were asked for and tells what became of them."""
     parser = argparse.ArgumentParser(description="The suite on other versions of everything.")
-    parser.add_argument("rows", nargs="*", metavar="ROW", help=", ".join(ROWS))
+    known = list(dict.fromkeys([*ROWS, *PARTS]))
+    parser.add_argument("rows", nargs="*", metavar="ROW", help=", ".join(known))
     parser.add_argument("--quick", action="store_true", help="a representative part of the suite")
     options = parser.parse_args()
-    if unknown := set(options.rows) - set(ROWS):
-        parser.error(f"there is no row {', '.join(sorted(unknown))}; there are {', '.join(ROWS)}")
+    if unknown := set(options.rows) - set(known):
+        parser.error(f"there is no row {', '.join(sorted(unknown))}; there are {', '.join(known)}")
     arguments = shlex.split(os.environ.get("ARGS", "")) or (list(QUICK) if options.quick else [])
     outcomes = [run(row, arguments) for row in options.rows or ROWS]
     print(f"\n{'row':<16}{'passed':>8}{'failed':>8}{'skipped':>9}{'minutes':>9}")
