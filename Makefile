@@ -35,7 +35,7 @@ help:
 	@echo "make test-image    carry out the Dockerfile in a clean root and try the image (root, Debian)"
 	@echo "make lint     style, types, imports, migrations, security"
 	@echo "make audit    known weaknesses of the dependencies, where the service for that is in reach"
-	@echo "make bench    measure everything; ARGS are names; bench-NAME takes one's own ARGS"
+	@echo "make bench    measure everything; ARGS are names; bench-NAME runs one with its ARGS"
 	@echo "make format   let ruff format the code"
 	@echo "make screenshots   take the pictures of docs/images anew, with Debian's Chromium"
 	@echo "make clean    remove .venv and caches; the data in DATA_DIR stays"

@@ -128,9 +128,8 @@ def stage(*, children: int, knobs: Mapping[str, str] | None = None) -> Iterator[
     """
     with _durable_servers() as (folder, postgres, valkey):
         environment = throwaway_environment(postgres, valkey) | FIXED | dict(knobs or {})
-        # Only checks want the application that these two bring in.
-        for name in ("TESTING", "LINT_MIGRATIONS"):
-            environment.pop(name, None)
+        # Only checks want the application that this brings in.
+        environment.pop("LINT_MIGRATIONS", None)
         environment[MARK] = str(folder)
         with open(folder / "manage.log", "ab") as log:
             run_manage(["migrate", "--noinput"], environment, time.sleep, log)

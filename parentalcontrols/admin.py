@@ -133,7 +133,7 @@ class AccountAdmin(HouseholdSearchMixin, ServedAdmin):
         fixed = ("email", "created_at", "last_login", "is_superuser")
         if not _staff(request).is_superuser:
             return (*fixed, "is_staff", "groups")
-        # Nobody locks himself out.
+        # Nobody can lock themselves out.
         own = obj is not None and obj.pk == _staff(request).pk
         return (*fixed, "is_active", "is_staff") if own else fixed
 

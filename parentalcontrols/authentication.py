@@ -208,7 +208,7 @@ def require_live(account: AccountState | None, caller: Caller | RefreshClaims) -
 
 
 class CallerAuthentication(BaseAuthentication):
-    """Reads the token and asks no database: whoever uses it checks `require_live` himself."""
+    """Reads the token and asks no database: who uses it checks `require_live`."""
 
     def authenticate(self, request: Request) -> tuple[Any, Caller] | None:
         """`(caller, caller)`; None without an `Authorization: Bearer` header."""

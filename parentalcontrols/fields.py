@@ -1,7 +1,6 @@
 """Serializer fields that never convert: a value of another type is refused (api.md)."""
 
 from typing import Any
-from uuid import UUID
 
 from django.core.validators import URLValidator
 from rest_framework import serializers
@@ -54,13 +53,3 @@ class StrictIntegerField(serializers.IntegerField):
         if not isinstance(data, int) or isinstance(data, bool):
             self.fail("invalid")
         return data
-
-
-class StrictUUIDField(serializers.UUIDField):
-    """A UUID as text."""
-
-    def to_internal_value(self, data: Any) -> UUID:
-        if not isinstance(data, str):
-            self.fail("invalid", value=data)
-        value: UUID = super().to_internal_value(data)
-        return value

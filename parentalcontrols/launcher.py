@@ -513,7 +513,7 @@ def welcome(options: Options) -> str:
             f"  Parent     {' / '.join(DEMO_PARENT)}",
             f"  Staff      {' / '.join(DEMO_STAFF)}",
             "",
-            "Try it: log in, pick the first child, tell that it watches.",
+            "Try it: log in, pick the first child, send a heartbeat for it.",
             "",
             f"TOKEN=$(curl -s {api}/auth/login {json_type} -d {login} | {pick_token})",
             f"CHILD=$(curl -s {api}/auth/profiles {bearer} | {pick_child})",
@@ -568,7 +568,6 @@ def throwaway_environment(postgres: Postgres, valkey: Valkey) -> dict[str, str]:
         "DATABASE_URL": postgres.service_url,
         "REDIS_URL": valkey.url,
         "ALLOWED_HOSTS": "localhost,127.0.0.1,testserver",
-        "TESTING": "1",
         "LINT_MIGRATIONS": "1",
         **{name: make_secret() for name in SECRET_NAMES},
     }

@@ -2,14 +2,12 @@
 
 import hmac
 import ipaddress
-import logging
 import re
 from datetime import UTC, datetime
 from typing import Any
 
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse
-from django.utils.module_loading import import_string
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework import serializers
 from rest_framework.request import Request
@@ -17,12 +15,11 @@ from rest_framework.response import Response
 
 from adminmetrics import exposition, queries, recorder, rollup
 from adminmetrics.queries import Figures
+from parentalcontrols import config_cache
 from parentalcontrols.authentication import StaffOnly
 from parentalcontrols.postgresql import deadline
 from parentalcontrols.problems import Problem, invalid, not_found
 from parentalcontrols.views import REQUEST_SECONDS, BoundedView
-
-logger = logging.getLogger(__name__)
 
 #: Headers by which a proxy in front is known: who asks through one is not on this host.
 _FORWARDED = (
@@ -151,7 +148,7 @@ def _config_cache(figures: Figures) -> dict[str, Any]:
         "total_hits": figures.count(recorder.CONFIG_CACHE_HITS),
         "total_misses": figures.count(recorder.CONFIG_CACHE_MISSES),
         "total_invalidations": figures.count(recorder.CONFIG_CACHE_INVALIDATIONS),
-        "current_size": _config_cache_size(),
+        "current_size": config_cache.size(),
         "max_size": settings.CONFIG_CACHE_ENTRIES,
     }
 
@@ -166,18 +163,6 @@ def _weekly_report(figures: Figures) -> dict[str, Any]:
         "p95_duration_ms": round(figures.quantile_ms(name, 0.95), 3),
         "p99_duration_ms": round(figures.quantile_ms(name, 0.99), 3),
     }
-
-
-def _config_cache_size() -> int | None:
-    """How many configs the cache says it holds; 0 where there is none, None where it is away."""
-    if not settings.METRICS_CONFIG_CACHE_SIZE:
-        return 0
-    try:
-        size: int | None = import_string(settings.METRICS_CONFIG_CACHE_SIZE)()
-    except Exception as error:  # a cache that is away spoils no other figure
-        logger.warning("cache_unavailable", extra={"cause": type(error).__name__})
-        return None
-    return size
 
 
 def _read_instant(text: str | None) -> datetime | None:

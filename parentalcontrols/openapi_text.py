@@ -57,6 +57,6 @@ TAGS = [
         "name": "parental-controls",
         "description": "What parents do: limits, extra time, the PIN, what was watched, the audit.",
     },
-    {"name": "account", "description": "The household's data: a copy of them, and their end."},
+    {"name": "account", "description": "The household's data: a copy of it, and its erasure."},
     {"name": "admin", "description": "For staff: what the service counted."},
 ]

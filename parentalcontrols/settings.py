@@ -314,10 +314,8 @@ if METRICS_ACCESS == "token":
     METRICS_TOKEN = _secret("METRICS_TOKEN", "opens /metrics")
 # Of so many heartbeats one is logged; 0 logs none.
 HEARTBEAT_LOG_SAMPLE = _number("HEARTBEAT_LOG_SAMPLE", 1000, least=0, most=1_000_000)
-# What adminmetrics shows of packages that it does not know: callables by their dotted paths.
-# The number of configs in the cache.
-METRICS_CONFIG_CACHE_SIZE = "parentalcontrols.config_cache.size"
-# Figures of the moment: label, note, callable that answers a whole number.
+# What adminmetrics shows of packages that it does not know, figures of the moment: label, note, and
+# by its dotted path a callable that answers a whole number.
 METRICS_LIVE_FIGURES = {
     "watching": ("Children watching", "now", "viewingtime.watching.children_watching"),
     "pins_locked": ("PINs locked", "now", "pins.verification.locked_now"),

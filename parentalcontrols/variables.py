@@ -20,7 +20,10 @@ class Variable:
 
 #: Set by the tools themselves; docs/settings.md tells of them beside the tables.
 INTERNAL: Final = frozenset(
-    {"SERVING", "SERVICE_STARTED", "TEST_DATABASE_NAME", "LINT_MIGRATIONS", "TESTING", "CI"}
+    {
+        *("SERVING", "SERVICE_STARTED", "TEST_DATABASE_NAME", "LINT_MIGRATIONS", "CI"),
+        *("LAUNCHER_DATA_DIR", "SERVICES_ENV_OF"),
+    }
 )
 
 TABLES: Final[dict[str, tuple[Variable, ...]]] = {

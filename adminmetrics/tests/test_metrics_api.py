@@ -12,14 +12,6 @@ from parentalcontrols.tests.cast import Cast, assert_problem, everything_stored
 PATH = "/admin/metrics"
 
 
-def failing() -> int:
-    raise ConnectionError("the cache at 10.0.0.7 is away")
-
-
-def seventeen() -> int:
-    return 17
-
-
 def read(cast: Cast, query: str = "") -> dict[str, object]:
     answer = cast.staff_phone.get(PATH + query)
     assert answer.status_code == 200, answer.content
@@ -132,20 +124,6 @@ def test_who_is_staff_no_more_is_refused_with_the_next_request(cast: Cast) -> No
     read(cast)
     type(cast.staff).objects.filter(pk=cast.staff.pk).update(is_staff=False)
     assert_problem(cast.staff_phone.get(PATH), 403, "staff_required")
-
-
-def test_the_size_of_the_cache_is_what_itself_says(cast: Cast, settings: object) -> None:
-    settings.METRICS_CONFIG_CACHE_SIZE = f"{__name__}.seventeen"
-    assert read(cast)["config_cache"]["current_size"] == 17
-
-
-def test_a_cache_that_is_away_spoils_no_other_figure(
-    cast: Cast, settings: object, caplog: pytest.LogCaptureFixture
-) -> None:
-    settings.METRICS_CONFIG_CACHE_SIZE = f"{__name__}.failing"
-    assert read(cast)["config_cache"]["current_size"] is None
-    assert "cache_unavailable" in caplog.text
-    assert "10.0.0.7" not in caplog.text
 
 
 def test_it_takes_as_many_queries_for_a_year_as_for_a_minute(

@@ -184,6 +184,12 @@ def test_without_the_server_everything_comes_from_the_database(
         assert not process.is_back
         with process.running():
             assert config_cache.size() is None
+            # It spoils no other figure.
+            answer = cast.staff_phone.get("/admin/metrics")
+            assert (answer.status_code, answer.json()["config_cache"]["current_size"]) == (
+                200,
+                None,
+            )
             with pytest.raises(RedisError):
                 config_cache.clear()
         assert [r.message for r in caplog.records].count("config_cache_unavailable") == 1

@@ -370,7 +370,7 @@ def test_a_demo_started_from_a_shell_that_sourced_another_ones_file_has_servers_
 ) -> None:
     sourced = {"DATABASE_URL": "postgresql:///d", "DEMO": "true", launcher.SOURCED: str(folder)}
     assert launcher.without_sourced({"PORT": "8001", **sourced}) == {"PORT": "8001"}
-    # What an operator set himself stays.
+    # What an operator set stays.
     own = {"DATABASE_URL": "postgresql:///d", "DEMO": "true"}
     assert launcher.without_sourced(own) == own
 

@@ -153,7 +153,7 @@ def test_an_address_is_limited_whosever_password_is_guessed(cast: Cast, rate: An
 def test_a_success_takes_its_own_try_back_and_no_other_of_the_address(
     cast: Cast, rate: Any
 ) -> None:
-    """Who has an account of his own cannot wash his guesses at others with it."""
+    """An account of their own does not wash the guesses of whoever guesses at others."""
     rate(LOGIN_ADDRESS=4)
     fail(3, NOBODY)
     for _ in range(6):
@@ -163,7 +163,7 @@ def test_a_success_takes_its_own_try_back_and_no_other_of_the_address(
 
 
 def test_an_address_that_is_refused_uses_up_nobodys_count(cast: Cast, rate: Any) -> None:
-    """Else whoever has used up his own could go on to lock everybody else out."""
+    """Else whoever has used up their own could go on to lock everybody else out."""
     rate(LOGIN_ACCOUNT=3, LOGIN_ADDRESS=4)
     for number in range(4):
         fail(1, f"somebody-{number}@example.com")
