@@ -96,10 +96,10 @@ class Service:
 
 
 def figures(*, since: datetime | None = None, source: Source | None = None) -> Figures:
-    """Everything that was counted, or what was from the span on in which `since` lies.
+    """Everything that was counted, or what was in the spans that began at `since` or later.
 
-    Spans are minutes, hours after `METRICS_MINUTE_DAYS`, days after `METRICS_HOUR_DAYS`; one that
-    began before `since` is left out.
+    Spans are minutes, hours after `METRICS_MINUTE_DAYS`, days after `METRICS_HOUR_DAYS`. What is
+    older than `METRICS_DAY_DAYS` has no time any more: any `since` leaves it out.
     """
     asked = _parameters(
         resolutions=_ALL if since is None else _TIMED, since=since or _EARLIEST, source=source
