@@ -10,6 +10,7 @@ from django.test.utils import CaptureQueriesContext
 from adminmetrics import dashboard, histograms, recorder, rollup
 from adminmetrics.models import MetricProcess, MetricRollup
 from adminmetrics.rollup import Reporter
+from parentalcontrols import environment
 from parentalcontrols.tests.cast import Cast, database_now, make_account
 
 METRICS = "/admin/adminmetrics/metricrollup/"
@@ -123,6 +124,12 @@ def test_every_range_ends_now_and_has_few_enough_steps_to_draw(browser: Client, 
     data = ask(browser, range=key)
     assert before - wanted.step <= data["times"][-1] <= database_now().timestamp()
     assert len(data["times"]) == wanted.seconds // wanted.step <= 200
+
+
+def test_hours_are_kept_apart_for_as_long_as_the_longest_range_looks_back() -> None:
+    longest = max(dashboard.RANGES.values(), key=lambda found: found.seconds)
+    assert longest.step < 86400
+    assert environment.read["METRICS_HOUR_DAYS"].least * 86400 >= longest.seconds
 
 
 def test_what_another_process_counted_is_seen_within_five_seconds(settings: object) -> None:
