@@ -299,12 +299,12 @@ def test_figures_stand_still_while_somebody_reads(browser: Browser, counting: No
 def test_it_can_be_narrowed_to_a_worker(browser: Browser, cast: Cast) -> None:
     fill(cast, hours=2)
     browser.open(METRICS)
-    both = int(tile(browser, "total").replace(",", ""))
+    both = int(tile(browser, "in_range").replace(",", ""))
     browser.find('#metrics-source option[value="tv-1:8000 4101"]').click()
     browser.find(".metrics-filter [type=submit]").click()
     browser.wait(lambda: "source=tv-1" in browser.driver.current_url)
     browser.wait(lambda: browser.find_all("[data-tile]"))
-    assert 0 < int(tile(browser, "total").replace(",", "")) < both
+    assert 0 < int(tile(browser, "in_range").replace(",", "")) < both
     chosen = browser.find("#metrics-source").get_property("value")
     assert chosen == "tv-1:8000 4101"
     assert "source=tv-1" in browser.find(".metrics-ranges a").get_attribute("href")

@@ -1,5 +1,6 @@
 """What the pages of metrics tell: exact figures, and their course step by step."""
 
+import re
 from datetime import timedelta
 
 import pytest
@@ -7,7 +8,7 @@ from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
-from adminmetrics import dashboard, histograms, recorder, rollup
+from adminmetrics import dashboard, histograms, recorder, retention, rollup
 from adminmetrics.models import MetricProcess, MetricRollup
 from adminmetrics.rollup import Reporter
 from parentalcontrols import environment
@@ -141,7 +142,49 @@ def test_it_can_be_narrowed(browser: Client) -> None:
     put(5, count=2, instance="one", worker="8")
     put(5, count=4, instance="other", worker="7")
     for source, expected in (("", "7"), ("one", "3"), ("one 8", "2"), ("other 8", "0")):
-        assert tiles(ask(browser, source=source))["total"] == expected, source
+        assert tiles(ask(browser, source=source))["in_range"] == expected, source
+    assert [tiles(ask(browser, source=source))["total"] for source in ("", "one")] == ["7", "3"]
+
+
+def offered(page: str) -> list[str]:
+    return re.findall(r'<a href="\?range=(\w+)', page)
+
+
+@pytest.mark.parametrize(
+    ("days", "longest", "label"),
+    [(1, "24h", "24 hours"), (6, "24h", "24 hours"), (7, "7d", "7 days")],
+)
+def test_of_a_worker_no_range_is_told_in_which_its_figures_are_folded(
+    browser: Client, settings: object, days: int, longest: str, label: str
+) -> None:
+    settings.METRICS_MINUTE_DAYS = days
+    put(60 * 24 * days - 65, count=3)
+    put(60 * 24 * days + 65, count=100)
+    list(retention.prune())
+    page = browser.get(METRICS, {"range": "30d", "source": "one 7"}).content.decode()
+    every = list(dashboard.RANGES)
+    assert offered(page) == every[: every.index(longest) + 1]
+    assert f"these are the last {label}, not 30 days." in page
+    assert f'<input type="hidden" name="range" value="{longest}">' in page
+    data = ask(browser, range="30d", source="one 7")
+    assert data["range"] == longest
+    if dashboard.RANGES[longest].seconds == days * 86400:
+        assert tiles(data)["in_range"] == "3"
+
+
+@pytest.mark.parametrize("source", ["", "one"])
+def test_of_an_instance_every_range_is_told(browser: Client, source: str) -> None:
+    page = browser.get(METRICS, {"range": "30d", "source": source}).content.decode()
+    assert offered(page) == list(dashboard.RANGES)
+    assert "not 30 days" not in page
+
+
+def test_what_a_worker_counted_ever_is_not_told(browser: Client) -> None:
+    """It would shrink with each run of `prune_metrics`."""
+    put(5, count=1)
+    found = tiles(ask(browser, source="one 7"))
+    assert "total" not in found
+    assert found["in_range"] == "1"
 
 
 @pytest.mark.parametrize(
