@@ -1,5 +1,6 @@
 """The pages of metrics for staff: the charts, the processes that count, and index health."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from http import HTTPStatus
@@ -56,6 +57,8 @@ class MetricsAdmin(ViewOnlyAdmin):
         asked = self._asked(request)
         wanted, source = asked.range, asked.source
         data = dashboard.page(wanted, source)
+        since = now() - timedelta(seconds=wanted.seconds)
+        sources = queries.sources(since=since, asked=source)
         context = {
             **self.admin_site.each_context(request),
             "title": "Metrics",
@@ -64,9 +67,10 @@ class MetricsAdmin(ViewOnlyAdmin):
             "wanted": wanted,
             "refused": asked.refused,
             "minute_days": settings.METRICS_MINUTE_DAYS,
-            "source": source,
-            "sources": queries.sources(since=now() - timedelta(seconds=wanted.seconds)),
-            "asked_source": request.GET.get("source", ""),
+            "sources": sources,
+            "asked_source": _address(source),
+            "source_name": dashboard.source_name(source),
+            "is_unheard": not _is_among(sources, source),
             "charts": dashboard.CHARTS,
             "tiles": data["tiles"],
             "as_of": data["as_of"],
@@ -109,7 +113,8 @@ class MetricsAdmin(ViewOnlyAdmin):
         if not self.has_view_permission(request):
             raise PermissionDenied
         wanted = RANGES.get(request.GET.get("range", ""), DEFAULT_RANGE)
-        instance, _, worker = request.GET.get("source", "").replace("\0", "").partition(" ")
+        named = request.GET.get("source", "").replace("\0", "").strip()
+        instance, _, worker = named.partition(" ")
         source = Source(instance or None, worker or None)
         told = dashboard.ranges(source)
         return Asked(wanted, source) if wanted in told else Asked(told[-1], source, refused=wanted)
@@ -129,6 +134,19 @@ class MetricProcessAdmin(ViewOnlyAdmin):
         self, request: HttpRequest, extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
         return super().changelist_view(request, {"title": "Worker processes"})
+
+
+def _address(source: Source) -> str:
+    """A source as an address names it."""
+    return " ".join(part for part in (source.instance, source.worker) if part)
+
+
+def _is_among(sources: Mapping[str, list[str]], source: Source) -> bool:
+    """Whether it is everybody, or one of those."""
+    if source.instance is None:
+        return True
+    workers = sources.get(source.instance)
+    return workers is not None and (source.worker is None or source.worker in workers)
 
 
 def _told(chart: dashboard.Chart) -> dict[str, Any]:

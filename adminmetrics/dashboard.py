@@ -51,6 +51,13 @@ def ranges(source: Source) -> list[Range]:
     return [found for found in RANGES.values() if source.worker is None or found.seconds <= kept]
 
 
+def source_name(source: Source) -> str:
+    """A source for people; nothing for everybody."""
+    if source.instance is None:
+        return ""
+    return f"{source.instance}, " + (f"worker {source.worker}" if source.worker else "all workers")
+
+
 #: What a tile says where there is nothing that a figure could be of: 0 would be one.
 NONE = "none"
 

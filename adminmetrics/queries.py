@@ -14,6 +14,7 @@ from adminmetrics.models import Resolution
 
 _ALL = [int(resolution) for resolution in Resolution]
 _TIMED = [resolution for resolution in _ALL if resolution != Resolution.EVER]
+_COARSER = [int(Resolution.HOUR), int(Resolution.DAY)]
 _EARLIEST = datetime(1, 1, 2, tzinfo=UTC)
 _LATEST = datetime(9999, 1, 1, tzinfo=UTC)
 #: After so long no hand-over of a minute arrives any more.
@@ -208,11 +209,15 @@ def service(*, instance: str | None = None) -> Service:
     return Service(now, uptime, as_of, workers, json.loads(gauges))
 
 
-def sources(*, since: datetime) -> dict[str, list[str]]:
-    """The instances that were heard of since then, each with its workers."""
+def sources(*, since: datetime, asked: Source | None = None) -> dict[str, list[str]]:
+    """The instances that were heard of since then, each with its workers.
+
+    Of very many workers the latest; the one that is asked for is never left out.
+    """
     found: dict[str, list[str]] = defaultdict(list)
+    parameters = {"since": since, "resolutions": _COARSER, **_narrowed(asked)}
     with connection.cursor() as cursor:
-        cursor.execute(sql.SOURCES, {"since": since})
+        cursor.execute(sql.SOURCES, parameters)
         for instance, worker in cursor.fetchall():
-            found[instance].append(worker)
-    return {instance: sorted(set(workers)) for instance, workers in sorted(found.items())}
+            found[instance] += [] if worker is None else [worker]
+    return {instance: sorted(workers) for instance, workers in sorted(found.items())}

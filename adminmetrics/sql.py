@@ -227,12 +227,28 @@ SELECT
 FROM alive AS a
 """
 
-#: Instances, and their workers, that a page can be narrowed to: those heard of since an instant,
-#: the latest first.
+#: Instances (their worker null), and their workers, that a page can be narrowed to: those heard of
+#: since an instant; of workers the one that is asked for and the latest. Instances also by their
+#: roll-ups, which outlive the processes: the coarser ones alone, for a process is not forgotten
+#: before its minutes are folded. Those are served by `uq_metric_rollups_span`; locks nothing.
 SOURCES = """
-SELECT p.instance, p.worker
+(
+    SELECT p.instance, p.worker
+    FROM metric_processes AS p
+    WHERE p.seen_at >= %(since)s
+    ORDER BY
+        (p.instance = %(instance)s::text AND p.worker = %(worker)s::text) IS TRUE DESC,
+        p.seen_at DESC
+    LIMIT 200
+)
+UNION
+SELECT p.instance, NULL
 FROM metric_processes AS p
 WHERE p.seen_at >= %(since)s
-ORDER BY p.seen_at DESC
-LIMIT 200
+UNION
+SELECT r.instance, NULL
+FROM metric_rollups AS r
+WHERE r.resolution = ANY(%(resolutions)s)
+    AND r.starts_at >= %(since)s
+    AND r.instance <> ''
 """

@@ -2,6 +2,7 @@
 
 import re
 from datetime import timedelta
+from uuid import uuid4
 
 import pytest
 from django.db import connection
@@ -185,6 +186,79 @@ def test_what_a_worker_counted_ever_is_not_told(browser: Client) -> None:
     found = tiles(ask(browser, source="one 7"))
     assert "total" not in found
     assert found["in_range"] == "1"
+
+
+def hear_of(instance: str, worker: str, **ago: float) -> None:
+    seen_at = database_now() - timedelta(**ago)
+    MetricProcess.objects.create(id=uuid4(), instance=instance, worker=worker, seen_at=seen_at)
+
+
+def options(page: str) -> list[tuple[str, bool, str]]:
+    """What the figures can be narrowed to: value, whether it is chosen, words."""
+    found = re.findall(r'<option value="([^"]*)"( selected)?>([^<]*)</option>', page)
+    return [(value, bool(selected), words) for value, selected, words in found]
+
+
+def test_whose_figures_are_shown_is_what_is_chosen(browser: Client) -> None:
+    hear_of("one", "7", minutes=5)
+    hear_of("one", "8", hours=20)
+    unheard = " (not heard of in this range)"
+    for source, value, words in (
+        ("one", "one", "one, all workers"),
+        ("one 7", "one 7", "one, worker 7"),
+        ("one 8", "one 8", f"one, worker 8{unheard}"),
+        ("other", "other", f"other, all workers{unheard}"),
+        (" other 7\0 ", "other 7", f"other, worker 7{unheard}"),
+    ):
+        page = browser.get(METRICS, {"source": source}).content.decode()
+        assert [told for told in options(page) if told[1]] == [(value, True, words)], source
+    page = browser.get(METRICS, {"range": "24h", "source": "one 8"}).content.decode()
+    assert ("one 8", True, "one, worker 8") in options(page)
+    assert unheard not in page
+
+
+def test_a_chart_without_figures_says_whose_they_would_be(browser: Client) -> None:
+    put(5)
+    page = browser.get(METRICS, {"source": "other 7"}).content.decode()
+    said = re.findall(r"data-empty>([^<]*)<", page)
+    assert said == [f"{c.empty} Shown is other, worker 7 alone." for c in dashboard.CHARTS]
+    page = browser.get(METRICS).content.decode()
+    assert re.findall(r"data-empty>([^<]*)<", page) == [c.empty for c in dashboard.CHARTS]
+
+
+def test_an_instance_that_is_gone_is_chosen_for_as_long_as_the_range_has_its_figures(
+    browser: Client,
+) -> None:
+    hear_of("one", "7", minutes=5)
+    for days, instance in ((5, "retired"), (20, "long-retired")):
+        hear_of(instance, "7", days=days)
+        put(60 * 24 * days, instance=instance)
+    list(retention.prune())
+    assert MetricProcess.objects.count() == 1
+    for key, expected in (
+        ("24h", ["one"]),
+        ("7d", ["one", "retired"]),
+        ("30d", ["long-retired", "one", "retired"]),
+    ):
+        page = browser.get(METRICS, {"range": key}).content.decode()
+        found = [value for value, _, words in options(page) if words.endswith(", all workers")]
+        assert found == expected, key
+    data = ask(browser, range="7d", source="retired")
+    assert tiles(data)["in_range"] == "1"
+
+
+def test_of_very_many_workers_the_one_that_is_asked_for_and_every_instance_are_offered(
+    browser: Client,
+) -> None:
+    hear_of("other", "7", minutes=50)
+    hear_of("other", "8", minutes=50)
+    for worker in range(250):
+        hear_of("one", str(worker), minutes=5)
+    page = browser.get(METRICS, {"source": "other 7"}).content.decode()
+    values = [value for value, _, _ in options(page)]
+    assert len(values) == 1 + 2 + 200
+    assert {"one", "other", "other 7"} <= set(values)
+    assert "other 8" not in values
 
 
 @pytest.mark.parametrize(
