@@ -189,7 +189,7 @@ def _tiles(
     asked = whole.count(recorder.CONFIG_CACHE_HITS) + whole.count(recorder.CONFIG_CACHE_MISSES)
     hit_rate = f"{whole.hit_rate:.0%}"
     return [
-        *_total_tile(source),
+        *_total_tile(source or Source(), service.now),
         Tile("in_range", "Heartbeats", f"{beats:,}", in_range),
         Tile("rate", "Heartbeats a second", _number(_rate(source, service.now)), "now"),
         Tile("p95", "Latency p95", p95 if beats else NONE, in_range),
@@ -201,11 +201,11 @@ def _tiles(
     ]
 
 
-def _total_tile(source: Source | None) -> list[Tile]:
+def _total_tile(source: Source, now: datetime) -> list[Tile]:
     """Of a worker there is none: what it counted ever is not known once its minutes are folded."""
-    if source is not None and source.worker is not None:
+    if source.worker is not None:
         return []
-    total = queries.total(recorder.HEARTBEATS, source)
+    total = queries.total(recorder.HEARTBEATS, instance=source.instance, now=now)
     return [Tile("total", "Heartbeats", f"{total:,}", "ever")]
 
 

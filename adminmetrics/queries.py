@@ -5,6 +5,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Any
 
 from django.db import connection
@@ -108,22 +109,25 @@ def figures(*, since: datetime | None = None, source: Source | None = None) -> F
     return _ever(asked)
 
 
-#: What instances counted up to an hour's start; it moves to coarser rows, and stays the same.
-_settled: dict[str, tuple[datetime, Figures]] = {}
-
-
 def of_instance(instance: str, *, now: datetime) -> Figures:
     """Everything that an instance ever counted; `now` by the database's clock.
 
     What was up to the last hour, or the one before, this process adds up once an hour.
     """
-    hour = (now - _SETTLED_AFTER).replace(minute=0, second=0, microsecond=0)
-    source = Source(instance)
-    known = _settled.get(instance)
-    if known is None or known[0] != hour:
-        known = (hour, _ever(_parameters(resolutions=_ALL, before=hour, source=source)))
-        _settled[instance] = known
-    return merged([known[1], _ever(_parameters(resolutions=_ALL, since=hour, source=source))])
+    hour = _settled_until(now)
+    running = _ever(_parameters(resolutions=_ALL, since=hour, source=Source(instance)))
+    return merged([_settled_figures(instance, hour), running])
+
+
+def _settled_until(now: datetime) -> datetime:
+    """An hour's start: what was before moves to coarser rows, and its sum stays the same."""
+    return (now - _SETTLED_AFTER).replace(minute=0, second=0, microsecond=0)
+
+
+# Those of the hours before are never asked for again, and make room.
+@lru_cache(maxsize=64)
+def _settled_figures(instance: str, hour: datetime) -> Figures:
+    return _ever(_parameters(resolutions=_ALL, before=hour, source=Source(instance)))
 
 
 def _ever(asked: dict[str, Any]) -> Figures:
@@ -193,10 +197,27 @@ def merged(parts: Iterable[Figures]) -> Figures:
     return Figures(sums, found)
 
 
-def total(name: str, source: Source | None = None) -> int:
-    """How often something was counted, ever."""
+def total(name: str, *, instance: str | None = None, now: datetime) -> int:
+    """How often something was counted, ever; `now` by the database's clock.
+
+    What is settled is added up once an hour, as in `of_instance`.
+    """
+    hour = _settled_until(now)
+    return _settled_count(name, instance, hour) + _count(name, instance, since=hour)
+
+
+@lru_cache(maxsize=64)
+def _settled_count(name: str, instance: str | None, hour: datetime) -> int:
+    return _count(name, instance, before=hour)
+
+
+def _count(
+    name: str, instance: str | None, *, since: datetime = _EARLIEST, before: datetime = _LATEST
+) -> int:
+    asked: dict[str, Any] = {"name": name, "instance": instance}
+    asked |= {"resolutions": _ALL, "since": since, "before": before}
     with connection.cursor() as cursor:
-        cursor.execute(sql.TOTAL, {"name": name, **_narrowed(source)})
+        cursor.execute(sql.TOTAL, asked)
         (count,) = cursor.fetchone()
     return int(count)
 

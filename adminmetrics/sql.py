@@ -191,13 +191,16 @@ WHERE r.resolution = ANY(%(resolutions)s)
 GROUP BY 1, r.name, u.bucket
 """
 
-#: How often one thing was counted, ever; of one instance or worker if one is named.
+#: How often one thing was counted between two instants; of one instance if one is named. Served by
+#: `uq_metric_rollups_span`, as far as the instants narrow it; locks nothing.
 TOTAL = """
 SELECT coalesce(sum(r.count), 0)::bigint
 FROM metric_rollups AS r
-WHERE r.name = %(name)s
+WHERE r.resolution = ANY(%(resolutions)s)
+    AND r.starts_at >= %(since)s::timestamptz
+    AND r.starts_at < %(before)s::timestamptz
+    AND r.name = %(name)s
     AND (%(instance)s::text IS NULL OR r.instance = %(instance)s)
-    AND (%(worker)s::text IS NULL OR r.worker = %(worker)s)
 """
 
 #: The service as its processes tell it: now by the database's clock, seconds for which some

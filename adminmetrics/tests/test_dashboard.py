@@ -298,6 +298,8 @@ def test_it_takes_as_many_queries_for_a_month_as_for_a_quarter_of_an_hour(
             ask(browser, range=key)
         return len(found)
 
+    # What is settled is added up by whoever asks first.
+    ask(browser)
     first = queries("15m")
     for number in range(100):
         put(number * 7)
