@@ -315,6 +315,9 @@ def test_a_chart_is_read_by_keyboard_and_as_a_table(browser: Browser, cast: Cast
     browser.open(METRICS)
     browser.find("[data-metrics-pause]").click()
     canvas = browser.find('[data-chart="latency"] [data-canvas]')
+    # The keys of a picture would stay with the screen reader.
+    assert canvas.aria_role == "application"
+    assert canvas.accessible_name.startswith("Heartbeat latency p50: ")
     canvas.send_keys(Keys.END)
     last = browser.text('[data-chart="latency"] [data-readout]')
     assert "p95" in last
