@@ -1,9 +1,12 @@
 """The pages of metrics for staff: the charts, the processes that count, and index health."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import timedelta
 from http import HTTPStatus
 from typing import Any
 
+from django.conf import settings
 from django.contrib import admin
 from django.core.exceptions import PermissionDenied
 from django.db import InterfaceError, OperationalError
@@ -20,6 +23,15 @@ from adminmetrics.pages import ViewOnlyAdmin
 from adminmetrics.queries import Source
 
 admin.site.index_template = "admin/adminmetrics/index.html"
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What an address asks for. `refused`: the range that it named and that cannot be told."""
+
+    range: Range
+    source: Source
+    refused: Range | None = None
 
 
 @admin.register(MetricRollup)
@@ -42,17 +54,23 @@ class MetricsAdmin(ViewOnlyAdmin):
         self, request: HttpRequest, extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
         """The page: charts that ask for their data anew by themselves."""
-        wanted, source = self._asked(request)
+        asked = self._asked(request)
+        wanted, source = asked.range, asked.source
         data = dashboard.page(wanted, source)
+        since = now() - timedelta(seconds=wanted.seconds)
+        sources = queries.sources(since=since, asked=source)
         context = {
             **self.admin_site.each_context(request),
             "title": "Metrics",
             "opts": self.opts,
-            "ranges": RANGES.values(),
+            "ranges": dashboard.ranges(source),
             "wanted": wanted,
-            "source": source,
-            "sources": queries.sources(since=now() - timedelta(seconds=wanted.seconds)),
-            "asked_source": request.GET.get("source", ""),
+            "refused": asked.refused,
+            "minute_days": settings.METRICS_MINUTE_DAYS,
+            "sources": sources,
+            "asked_source": _address(source),
+            "source_name": dashboard.source_name(source),
+            "is_unheard": not _is_among(sources, source),
             "charts": dashboard.CHARTS,
             "tiles": data["tiles"],
             "as_of": data["as_of"],
@@ -62,8 +80,8 @@ class MetricsAdmin(ViewOnlyAdmin):
 
     def data(self, request: HttpRequest) -> HttpResponse:
         """The same as JSON, for the page to ask again."""
-        wanted, source = self._asked(request)
-        return JsonResponse(dashboard.page(wanted, source))
+        asked = self._asked(request)
+        return JsonResponse(dashboard.page(asked.range, asked.source))
 
     def index_health(self, request: HttpRequest) -> HttpResponse:
         """What `manage.py verify_indexes` tells, as of now; 503 where it cannot be told."""
@@ -87,13 +105,19 @@ class MetricsAdmin(ViewOnlyAdmin):
         template = "admin/adminmetrics/index_health.html"
         return TemplateResponse(request, template, context, status=status)
 
-    def _asked(self, request: HttpRequest) -> tuple[Range, Source]:
-        """What the address asks for; what it does not know is as if it was not asked for."""
+    def _asked(self, request: HttpRequest) -> Asked:
+        """What the address asks for; what it does not know is as if it was not asked for.
+
+        In place of a range that is too long for the source it is the longest that is not.
+        """
         if not self.has_view_permission(request):
             raise PermissionDenied
         wanted = RANGES.get(request.GET.get("range", ""), DEFAULT_RANGE)
-        instance, _, worker = request.GET.get("source", "").replace("\0", "").partition(" ")
-        return wanted, Source(instance or None, worker or None)
+        named = request.GET.get("source", "").replace("\0", "").strip()
+        instance, _, worker = named.partition(" ")
+        source = Source(instance or None, worker or None)
+        told = dashboard.ranges(source)
+        return Asked(wanted, source) if wanted in told else Asked(told[-1], source, refused=wanted)
 
 
 @admin.register(MetricProcess)
@@ -110,6 +134,19 @@ class MetricProcessAdmin(ViewOnlyAdmin):
         self, request: HttpRequest, extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
         return super().changelist_view(request, {"title": "Worker processes"})
+
+
+def _address(source: Source) -> str:
+    """A source as an address names it."""
+    return " ".join(part for part in (source.instance, source.worker) if part)
+
+
+def _is_among(sources: Mapping[str, list[str]], source: Source) -> bool:
+    """Whether it is everybody, or one of those."""
+    if source.instance is None:
+        return True
+    workers = sources.get(source.instance)
+    return workers is not None and (source.worker is None or source.worker in workers)
 
 
 def _told(chart: dashboard.Chart) -> dict[str, Any]:

@@ -45,6 +45,19 @@ RANGES = {
 DEFAULT_RANGE = RANGES["1h"]
 
 
+def ranges(source: Source) -> list[Range]:
+    """What can be told of a source: minutes alone know the worker, and are folded as they age."""
+    kept = settings.METRICS_MINUTE_DAYS * 86400
+    return [found for found in RANGES.values() if source.worker is None or found.seconds <= kept]
+
+
+def source_name(source: Source) -> str:
+    """A source for people; nothing for everybody."""
+    if source.instance is None:
+        return ""
+    return f"{source.instance}, " + (f"worker {source.worker}" if source.worker else "all workers")
+
+
 #: What a tile says where there is nothing that a figure could be of: 0 would be one.
 NONE = "none"
 
@@ -176,7 +189,7 @@ def _tiles(
     asked = whole.count(recorder.CONFIG_CACHE_HITS) + whole.count(recorder.CONFIG_CACHE_MISSES)
     hit_rate = f"{whole.hit_rate:.0%}"
     return [
-        Tile("total", "Heartbeats", f"{queries.total(recorder.HEARTBEATS, source):,}", "ever"),
+        *_total_tile(source or Source(), service.now),
         Tile("in_range", "Heartbeats", f"{beats:,}", in_range),
         Tile("rate", "Heartbeats a second", _number(_rate(source, service.now)), "now"),
         Tile("p95", "Latency p95", p95 if beats else NONE, in_range),
@@ -186,6 +199,14 @@ def _tiles(
         Tile("errors", "Errors", f"{whole.count(recorder.ERRORS):,}", in_range),
         Tile("uptime", "Up for", _span(service.uptime_seconds), _workers(service.workers)),
     ]
+
+
+def _total_tile(source: Source, now: datetime) -> list[Tile]:
+    """Of a worker there is none: what it counted ever is not known once its minutes are folded."""
+    if source.worker is not None:
+        return []
+    total = queries.total(recorder.HEARTBEATS, instance=source.instance, now=now)
+    return [Tile("total", "Heartbeats", f"{total:,}", "ever")]
 
 
 def _rate(source: Source | None, now: datetime) -> float:

@@ -5,6 +5,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Any
 
 from django.db import connection
@@ -14,6 +15,7 @@ from adminmetrics.models import Resolution
 
 _ALL = [int(resolution) for resolution in Resolution]
 _TIMED = [resolution for resolution in _ALL if resolution != Resolution.EVER]
+_COARSER = [int(Resolution.HOUR), int(Resolution.DAY)]
 _EARLIEST = datetime(1, 1, 2, tzinfo=UTC)
 _LATEST = datetime(9999, 1, 1, tzinfo=UTC)
 #: After so long no hand-over of a minute arrives any more.
@@ -96,10 +98,10 @@ class Service:
 
 
 def figures(*, since: datetime | None = None, source: Source | None = None) -> Figures:
-    """Everything that was counted, or what was from the span on in which `since` lies.
+    """Everything that was counted, or what was in the spans that began at `since` or later.
 
-    Spans are minutes, hours after `METRICS_MINUTE_DAYS`, days after `METRICS_HOUR_DAYS`; one that
-    began before `since` is left out.
+    Spans are minutes, hours after `METRICS_MINUTE_DAYS`, days after `METRICS_HOUR_DAYS`. What is
+    older than `METRICS_DAY_DAYS` has no time any more: any `since` leaves it out.
     """
     asked = _parameters(
         resolutions=_ALL if since is None else _TIMED, since=since or _EARLIEST, source=source
@@ -107,22 +109,25 @@ def figures(*, since: datetime | None = None, source: Source | None = None) -> F
     return _ever(asked)
 
 
-#: What instances counted up to an hour's start; it moves to coarser rows, and stays the same.
-_settled: dict[str, tuple[datetime, Figures]] = {}
-
-
 def of_instance(instance: str, *, now: datetime) -> Figures:
     """Everything that an instance ever counted; `now` by the database's clock.
 
     What was up to the last hour, or the one before, this process adds up once an hour.
     """
-    hour = (now - _SETTLED_AFTER).replace(minute=0, second=0, microsecond=0)
-    source = Source(instance)
-    known = _settled.get(instance)
-    if known is None or known[0] != hour:
-        known = (hour, _ever(_parameters(resolutions=_ALL, before=hour, source=source)))
-        _settled[instance] = known
-    return merged([known[1], _ever(_parameters(resolutions=_ALL, since=hour, source=source))])
+    hour = _settled_until(now)
+    running = _ever(_parameters(resolutions=_ALL, since=hour, source=Source(instance)))
+    return merged([_settled_figures(instance, hour), running])
+
+
+def _settled_until(now: datetime) -> datetime:
+    """An hour's start: what was before moves to coarser rows, and its sum stays the same."""
+    return (now - _SETTLED_AFTER).replace(minute=0, second=0, microsecond=0)
+
+
+# Those of the hours before are never asked for again, and make room.
+@lru_cache(maxsize=64)
+def _settled_figures(instance: str, hour: datetime) -> Figures:
+    return _ever(_parameters(resolutions=_ALL, before=hour, source=Source(instance)))
 
 
 def _ever(asked: dict[str, Any]) -> Figures:
@@ -192,10 +197,27 @@ def merged(parts: Iterable[Figures]) -> Figures:
     return Figures(sums, found)
 
 
-def total(name: str, source: Source | None = None) -> int:
-    """How often something was counted, ever."""
+def total(name: str, *, instance: str | None = None, now: datetime) -> int:
+    """How often something was counted, ever; `now` by the database's clock.
+
+    What is settled is added up once an hour, as in `of_instance`.
+    """
+    hour = _settled_until(now)
+    return _settled_count(name, instance, hour) + _count(name, instance, since=hour)
+
+
+@lru_cache(maxsize=64)
+def _settled_count(name: str, instance: str | None, hour: datetime) -> int:
+    return _count(name, instance, before=hour)
+
+
+def _count(
+    name: str, instance: str | None, *, since: datetime = _EARLIEST, before: datetime = _LATEST
+) -> int:
+    asked: dict[str, Any] = {"name": name, "instance": instance}
+    asked |= {"resolutions": _ALL, "since": since, "before": before}
     with connection.cursor() as cursor:
-        cursor.execute(sql.TOTAL, {"name": name, **_narrowed(source)})
+        cursor.execute(sql.TOTAL, asked)
         (count,) = cursor.fetchone()
     return int(count)
 
@@ -208,11 +230,15 @@ def service(*, instance: str | None = None) -> Service:
     return Service(now, uptime, as_of, workers, json.loads(gauges))
 
 
-def sources(*, since: datetime) -> dict[str, list[str]]:
-    """The instances that were heard of since then, each with its workers."""
+def sources(*, since: datetime, asked: Source | None = None) -> dict[str, list[str]]:
+    """The instances that were heard of since then, each with its workers.
+
+    Of very many workers the latest; the one that is asked for is never left out.
+    """
     found: dict[str, list[str]] = defaultdict(list)
+    parameters = {"since": since, "resolutions": _COARSER, **_narrowed(asked)}
     with connection.cursor() as cursor:
-        cursor.execute(sql.SOURCES, {"since": since})
+        cursor.execute(sql.SOURCES, parameters)
         for instance, worker in cursor.fetchall():
-            found[instance].append(worker)
-    return {instance: sorted(set(workers)) for instance, workers in sorted(found.items())}
+            found[instance] += [] if worker is None else [worker]
+    return {instance: sorted(workers) for instance, workers in sorted(found.items())}

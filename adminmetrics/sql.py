@@ -191,13 +191,16 @@ WHERE r.resolution = ANY(%(resolutions)s)
 GROUP BY 1, r.name, u.bucket
 """
 
-#: How often one thing was counted, ever; of one instance or worker if one is named.
+#: How often one thing was counted between two instants; of one instance if one is named. Served by
+#: `uq_metric_rollups_span`, as far as the instants narrow it; locks nothing.
 TOTAL = """
 SELECT coalesce(sum(r.count), 0)::bigint
 FROM metric_rollups AS r
-WHERE r.name = %(name)s
+WHERE r.resolution = ANY(%(resolutions)s)
+    AND r.starts_at >= %(since)s::timestamptz
+    AND r.starts_at < %(before)s::timestamptz
+    AND r.name = %(name)s
     AND (%(instance)s::text IS NULL OR r.instance = %(instance)s)
-    AND (%(worker)s::text IS NULL OR r.worker = %(worker)s)
 """
 
 #: The service as its processes tell it: now by the database's clock, seconds for which some
@@ -227,12 +230,28 @@ SELECT
 FROM alive AS a
 """
 
-#: Instances, and their workers, that a page can be narrowed to: those heard of since an instant,
-#: the latest first.
+#: Instances (their worker null), and their workers, that a page can be narrowed to: those heard of
+#: since an instant; of workers the one that is asked for and the latest. Instances also by their
+#: roll-ups, which outlive the processes: the coarser ones alone, for a process is not forgotten
+#: before its minutes are folded. Those are served by `uq_metric_rollups_span`; locks nothing.
 SOURCES = """
-SELECT p.instance, p.worker
+(
+    SELECT p.instance, p.worker
+    FROM metric_processes AS p
+    WHERE p.seen_at >= %(since)s
+    ORDER BY
+        (p.instance = %(instance)s::text AND p.worker = %(worker)s::text) IS TRUE DESC,
+        p.seen_at DESC
+    LIMIT 200
+)
+UNION
+SELECT p.instance, NULL
 FROM metric_processes AS p
 WHERE p.seen_at >= %(since)s
-ORDER BY p.seen_at DESC
-LIMIT 200
+UNION
+SELECT r.instance, NULL
+FROM metric_rollups AS r
+WHERE r.resolution = ANY(%(resolutions)s)
+    AND r.starts_at >= %(since)s
+    AND r.instance <> ''
 """

@@ -296,7 +296,8 @@ TRUSTED_PROXIES = _networks("TRUSTED_PROXIES")
 METRICS_ENABLED = _flag("METRICS_ENABLED", default=True)
 METRICS_FLUSH_SECONDS = _number("METRICS_FLUSH_SECONDS", 2, least=1, most=5)
 METRICS_MINUTE_DAYS = _number("METRICS_MINUTE_DAYS", 2, least=1, most=30)
-METRICS_HOUR_DAYS = _number("METRICS_HOUR_DAYS", 30, least=METRICS_MINUTE_DAYS, most=400)
+# The longest range of the admin's charts is 30 days, in steps shorter than a day.
+METRICS_HOUR_DAYS = _number("METRICS_HOUR_DAYS", 30, least=30, most=400)
 METRICS_DAY_DAYS = _number("METRICS_DAY_DAYS", 400, least=METRICS_HOUR_DAYS, most=4000)
 INSTANCE_NAME = _text("INSTANCE_NAME", "").strip()
 INSTANCE_NAME = INSTANCE_NAME or f"{socket.gethostname()}:{_text('PORT', '') or 8000}"

@@ -186,8 +186,8 @@ TABLES: Final[dict[str, tuple[Variable, ...]]] = {
         ),
         Variable(
             "METRICS_HOUR_DAYS",
-            "for how many days hours are kept apart",
-            wrong=("no whole number from `METRICS_MINUTE_DAYS` to 400: no start"),
+            "for how many days hours are kept apart; 30 at least, since the admin's charts reach "
+            "back as far in steps of hours",
         ),
         Variable(
             "METRICS_DAY_DAYS",

@@ -4,9 +4,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from adminmetrics import queries, recorder
+from adminmetrics import recorder
 from adminmetrics.rollup import Reporter
 from adminmetrics.tests.programs import left_out
+from adminmetrics.tests.settled import forget_settled
 
 collect_ignore = list(left_out())
 
@@ -14,7 +15,7 @@ collect_ignore = list(left_out())
 @pytest.fixture(autouse=True)
 def _nothing_counted_yet() -> Iterator[None]:
     recorder.reset(is_on=True)
-    queries._settled.clear()
+    forget_settled()
     yield
     recorder.reset()
 

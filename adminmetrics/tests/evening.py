@@ -9,6 +9,7 @@ from django.db import connection
 
 from adminmetrics import histograms, recorder
 from adminmetrics.models import MetricProcess, MetricRollup
+from adminmetrics.tests.settled import forget_settled
 from parentalcontrols.models import ViewingTimeConfig
 from parentalcontrols.tests.cast import Cast, database_now, set_pin
 from viewingtime import ledgers
@@ -26,6 +27,7 @@ def fill(cast: Cast, *, hours: int = 30) -> None:
         for instance in ("tv-1:8000", "tv-2:8000"):
             rows += _minute(instance, starts_at, int(900 * tide), chance)
     MetricRollup.objects.bulk_create(rows, batch_size=5000)
+    forget_settled()
     for number, instance in enumerate(("tv-1:8000", "tv-1:8000", "tv-2:8000", "tv-2:8000")):
         MetricProcess.objects.create(
             id=f"{number:032x}",

@@ -299,12 +299,12 @@ def test_figures_stand_still_while_somebody_reads(browser: Browser, counting: No
 def test_it_can_be_narrowed_to_a_worker(browser: Browser, cast: Cast) -> None:
     fill(cast, hours=2)
     browser.open(METRICS)
-    both = int(tile(browser, "total").replace(",", ""))
+    both = int(tile(browser, "in_range").replace(",", ""))
     browser.find('#metrics-source option[value="tv-1:8000 4101"]').click()
     browser.find(".metrics-filter [type=submit]").click()
     browser.wait(lambda: "source=tv-1" in browser.driver.current_url)
     browser.wait(lambda: browser.find_all("[data-tile]"))
-    assert 0 < int(tile(browser, "total").replace(",", "")) < both
+    assert 0 < int(tile(browser, "in_range").replace(",", "")) < both
     chosen = browser.find("#metrics-source").get_property("value")
     assert chosen == "tv-1:8000 4101"
     assert "source=tv-1" in browser.find(".metrics-ranges a").get_attribute("href")
@@ -315,6 +315,9 @@ def test_a_chart_is_read_by_keyboard_and_as_a_table(browser: Browser, cast: Cast
     browser.open(METRICS)
     browser.find("[data-metrics-pause]").click()
     canvas = browser.find('[data-chart="latency"] [data-canvas]')
+    # The keys of a picture would stay with the screen reader.
+    assert canvas.aria_role == "application"
+    assert canvas.accessible_name.startswith("Heartbeat latency p50: ")
     canvas.send_keys(Keys.END)
     last = browser.text('[data-chart="latency"] [data-readout]')
     assert "p95" in last
@@ -436,7 +439,42 @@ def test_a_childs_day_is_drawn_against_its_limit(browser: Browser, cast: Cast) -
     )
 
 
-def test_who_is_signed_out_is_told_so(browser: Browser) -> None:
-    browser.open(METRICS + "?range=15m")
+#: What whoever cannot see the page is told by it, one after the other.
+_NOTE_TOLD = """
+const place = document.querySelector("[role=status]");
+window.told = [];
+new MutationObserver(() => window.told.push(place.textContent)).observe(
+    place, {childList: true, characterData: true, subtree: true});
+"""
+_UNANSWERED = """
+window.answered = window.fetch;
+window.failures = 0;
+window.fetch = () => {
+    window.failures++;
+    return Promise.reject(new TypeError("Failed to fetch"));
+};
+"""
+
+
+@pytest.mark.parametrize("path", [METRICS + "?range=15m", "/admin/"])
+def test_who_is_signed_out_is_told_so_once(browser: Browser, path: str) -> None:
+    browser.open(path)
+    browser.script(_NOTE_TOLD)
+    assert browser.find("[role=status]").aria_role == "status"
     browser.driver.delete_all_cookies()
-    browser.wait(lambda: "signed out" in browser.text("[data-metrics-status]"))
+    browser.wait(lambda: browser.text("[role=status]"))
+    told = ["You are signed out: reload the page to sign in again."]
+    assert browser.script("return window.told") == told
+
+
+def test_that_the_service_does_not_answer_is_told_once_and_until_it_does(browser: Browser) -> None:
+    browser.open(METRICS + "?range=15m")
+    browser.script(_NOTE_TOLD)
+    browser.script(_UNANSWERED)
+    browser.wait(lambda: browser.script("return window.failures") >= 2)
+    told = ["The service does not answer; the figures are older. Trying again."]
+    assert browser.script("return window.told") == told
+    assert browser.text("[data-metrics-status]") == "No process is counting."
+    browser.script("window.fetch = window.answered")
+    browser.wait(lambda: browser.text("[role=status]") == "")
+    assert browser.script("return window.told") == [*told, ""]

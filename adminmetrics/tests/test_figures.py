@@ -5,6 +5,7 @@ from datetime import timedelta
 
 import pytest
 from django.db import connection
+from django.test.utils import CaptureQueriesContext
 
 from adminmetrics import queries, recorder, retention
 from adminmetrics.queries import Source
@@ -51,6 +52,38 @@ def test_of_an_instance_all_is_told_whenever_it_is_asked() -> None:
         assert found.sums == queries.figures(source=Source("one")).sums
         assert found.count(HEARTBEATS) == 2 * len(ages)
         list(retention.prune())
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(("instance", "each"), [(None, 101), ("one", 1), ("other", 100)])
+def test_a_total_is_of_all_time_whenever_it_is_asked(instance: str | None, each: int) -> None:
+    ages = (0, 9, 11, 59, 61, 119, 121, 2000, 60_000, 600_000, 900_000)
+    for minutes in ages:
+        put(timedelta(minutes=minutes), count=1)
+        put(timedelta(minutes=minutes), count=100, instance="other")
+        put(timedelta(minutes=minutes), count=7, name=recorder.ERRORS)
+    now = database_now()
+    for later in (timedelta(), timedelta(minutes=1), timedelta(minutes=61), timedelta(days=2)):
+        found = queries.total(HEARTBEATS, instance=instance, now=now + later)
+        assert found == each * len(ages)
+        list(retention.prune())
+
+
+@pytest.mark.django_db
+def test_of_a_total_what_is_settled_is_read_once_an_hour() -> None:
+    now = database_now().replace(minute=30)
+    hour = now.replace(minute=0, second=0, microsecond=0)
+    put(timedelta(days=3), HOUR, count=1)
+
+    def read() -> list[str]:
+        with CaptureQueriesContext(connection) as found:
+            queries.total(HEARTBEATS, now=now)
+        return [query["sql"] for query in found]
+
+    first, second = read(), read()
+    assert len(first) == 2
+    (running,) = second
+    assert f"r.starts_at >= '{hour.isoformat(' ')}" in running
 
 
 @pytest.mark.django_db

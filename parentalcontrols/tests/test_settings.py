@@ -407,7 +407,7 @@ def test_a_token_for_the_metrics_is_as_strong_as_any_secret() -> None:
         ("METRICS_FLUSH_SECONDS", "0"),
         ("METRICS_FLUSH_SECONDS", "6"),
         ("METRICS_MINUTE_DAYS", "0"),
-        ("METRICS_HOUR_DAYS", "1"),
+        ("METRICS_HOUR_DAYS", "29"),
         ("METRICS_DAY_DAYS", "29"),
         ("HEARTBEAT_LOG_SAMPLE", "-1"),
         ("INSTANCE_NAME", "a b"),

@@ -7,6 +7,7 @@
     const charts = document.querySelector("[data-metrics-charts]");
     const source = charts || document.querySelector("[data-metrics-url]");
     const status = document.querySelector("[data-metrics-status]");
+    const trouble = document.querySelector("[data-metrics-trouble]");
     const pause = document.querySelector("[data-metrics-pause]");
     if (!source || !status) {
         return;
@@ -344,11 +345,18 @@
 
     // --- Staying fresh ---
 
+    /* Written only when it changes: whatever is written there is read aloud. */
+    function tellTrouble(text) {
+        if (trouble.textContent !== text) {
+            trouble.textContent = text;
+        }
+    }
+
     async function refresh() {
         try {
             const answer = await fetch(source.dataset.metricsUrl, {headers: {Accept: "application/json"}});
             if (answer.redirected) {
-                status.textContent = "You are signed out: reload the page to sign in again.";
+                tellTrouble("You are signed out: reload the page to sign in again.");
                 return;
             }
             if (!answer.ok) {
@@ -358,11 +366,12 @@
             showTiles(data.tiles);
             kinds.forEach((chart) => draw(chart, false));
             status.textContent = data.as_of ? `Complete up to ${data.as_of}.` : "No process is counting.";
+            tellTrouble("");
             document.documentElement.dataset.metricsFresh = String(
                 Number(document.documentElement.dataset.metricsFresh || 0) + 1
             );
         } catch (error) {
-            status.textContent = "The service does not answer; the figures are older. Trying again.";
+            tellTrouble("The service does not answer; the figures are older. Trying again.");
         }
         later();
     }
