@@ -31,7 +31,7 @@ help:
 	@echo "make test     run the tests on throw-away servers; ARGS are pytest's"
 	@echo "make test-faults   kill, hang, slow and fill everything under load; prints a table"
 	@echo "make test-matrix   the tests on PostgreSQL 15 and 18, Redis 7 and Valkey 9, behind PgBouncer, on"
-	@echo "              Django 5.2 and 6; ROWS and ARGS choose, QUICK=1 takes a part of each row"
+	@echo "              Django 5.2 and 6, in three rows; ROWS and ARGS choose, QUICK=1 takes a part of each"
 	@echo "make test-image    carry out the Dockerfile in a clean root and try the image (root, Debian)"
 	@echo "make lint     style, types, imports, migrations, security"
 	@echo "make audit    known weaknesses of the dependencies, where the service for that is in reach"
@@ -53,7 +53,7 @@ test-faults: $(STAMP)
 	@status=0; $(LAUNCHER) test tests/faults -q $(ARGS) || status=$$?; \
 		$(PY) -m tests.faults.table "$$FAULT_RESULTS"; exit $$status
 
-# ROWS="pgbouncer django-6"; ARGS are pytest's, in the place of the whole suite.
+# ROWS="pooled redis-7"; ARGS are pytest's, in the place of the whole suite.
 test-matrix: $(STAMP)
 	@ARGS="$(ARGS)" $(PY) -m tests.matrix $(if $(QUICK),--quick) $(ROWS)
 
