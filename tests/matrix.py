@@ -1,6 +1,6 @@
 """The whole suite on the versions that operators run: `make test-matrix`.
 
-    python -m tests.matrix [--quick] [ROW...]     no row: newest, oldest and pooled
+    python -m tests.matrix [--quick] [ROW...]     no row: pooled, oldest and newest
 
 Each row is the whole suite once, so rows are made of several parts: `newest` is what `make test`
 runs, `oldest` is PostgreSQL 15 and Redis 7, `pooled` is PgBouncer and Django 6. A part can be asked
@@ -115,11 +115,12 @@ PARTS: Mapping[str, Callable[[], Setting]] = {
     "pgbouncer": pgbouncer,
     "django-6": django_6,
 }
-#: The rows that are run where none is asked for: together they have every part.
+#: The rows that are run where none is asked for: together they have every part. What is tried
+#: least otherwise comes first.
 ROWS: Mapping[str, tuple[str, ...]] = {
-    "newest": ("newest",),
-    "oldest": ("postgresql-15", "redis-7"),
     "pooled": ("pgbouncer", "django-6"),
+    "oldest": ("postgresql-15", "redis-7"),
+    "newest": ("newest",),
 }
 
 

@@ -25,6 +25,8 @@ class DeadlineConnection(psycopg.Connection[Any]):
 
     @classmethod
     def _connect_gen(cls, conninfo: str = "") -> Generator[Any, Any, Self]:
+        if deadline.is_over():
+            raise psycopg.errors.ConnectionTimeout("no time is left to connect")
         steps = super()._connect_gen(conninfo)
         began = monotonic()
         try:
