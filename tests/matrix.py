@@ -1,9 +1,9 @@
 """The whole suite on the versions that operators run: `make test-matrix`.
 
-    python -m tests.matrix [--quick] [ROW...]     no row: pooled, oldest and newest
+    python -m tests.matrix [--quick] [ROW...]     no row: others, pooled and newest
 
-Each row is the whole suite once, so rows are made of several parts: `newest` is what `make test`
-runs, `oldest` is PostgreSQL 15 and Redis 7, `pooled` is PgBouncer and Django 6. A part can be asked
+Each row is the whole suite once, so a row can have several parts: `others` is PostgreSQL 15,
+Redis 7 and Django 6, `pooled` is PgBouncer, `newest` is what `make test` runs. A part can be asked
 for alone, to find out whose a failure is: postgresql-15, redis-7, pgbouncer, django-6.
 
 What lacks a program says so and is left out; anything that fails makes the exit code 1.
@@ -118,8 +118,8 @@ PARTS: Mapping[str, Callable[[], Setting]] = {
 #: The rows that are run where none is asked for: together they have every part. What is tried
 #: least otherwise comes first.
 ROWS: Mapping[str, tuple[str, ...]] = {
-    "pooled": ("pgbouncer", "django-6"),
-    "oldest": ("postgresql-15", "redis-7"),
+    "others": ("postgresql-15", "redis-7", "django-6"),
+    "pooled": ("pgbouncer",),
     "newest": ("newest",),
 }
 
