@@ -6,7 +6,10 @@ from django.db import connection
 from pins.tests.service import Service
 from viewingtime.tests.village import BEAT, at_the_same_time, children, told_session
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [
+    pytest.mark.django_db(transaction=True),
+    pytest.mark.direct("the pooler's connections are no process's own"),
+]
 LINES = 12
 
 
