@@ -72,6 +72,12 @@ class Browser:
         """Until a condition holds; fails else."""
         WebDriverWait(self.driver, seconds, poll_frequency=0.05).until(lambda _: condition())
 
+    def forget(self) -> None:
+        """Leaves the page, which refreshes itself and would be given cookies again, and forgets."""
+        self.collect()
+        self.driver.get("about:blank")
+        self.driver.execute_cdp_cmd("Network.clearBrowserCookies", {})
+
     def sign_in(self, email: str, password: str) -> None:
         self.open("/admin/login/")
         self.find("#id_username").send_keys(email)

@@ -40,7 +40,7 @@ def browser(window: Browser, transactional_db: None, cast: Cast) -> Iterator[Bro
     staff = make_account("support@example.com", is_staff=True)
     staff.groups.add(Group.objects.get(name="support"))
     window.emulate()
-    window.driver.delete_all_cookies()
+    window.forget()
     window.errors.clear()
     window.sign_in(staff.email, PASSWORD)
     yield window
@@ -99,7 +99,7 @@ def root(browser: Browser, cast: Cast) -> Browser:
     assert cast.phone.post(path, {"minutes": 15}).status_code == 200
     Account.objects.filter(pk=cast.staff.pk).update(is_superuser=True)
     cast.staff.refresh_from_db()
-    browser.driver.delete_all_cookies()
+    browser.forget()
     browser.sign_in(cast.staff.email, PASSWORD)
     return browser
 
@@ -178,7 +178,7 @@ def test_what_support_is_led_to_is_without_barriers(browser: Browser, cast: Cast
 def test_the_way_in_and_out_is_without_barriers_and_needs_no_mouse(
     browser: Browser, cast: Cast, scheme: str
 ) -> None:
-    browser.driver.delete_all_cookies()
+    browser.forget()
     browser.emulate(scheme=scheme)
     browser.open("/admin/")
     assert browser.barriers() == []
