@@ -20,6 +20,8 @@ def without_values(text: str) -> str:
 #: Attributes of a record that no line tells. Django adds the request, whose text is its whole
 #: address: the admin's search has e-mails there.
 _UNTOLD = [*RESERVED_ATTRS, "request"]
+#: The same, and what a plain line has a place for.
+_IN_PLACE = frozenset({*_UNTOLD, "request_id"})
 #: What both forms tell of a line.
 _JSON: dict[str, Any] = {
     "fmt": "%(asctime)s %(levelname)s %(name)s %(message)s",
@@ -43,11 +45,8 @@ class PlainLines(logging.Formatter):
     """Text for a person who watches: what else a line tells stands behind its message."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the base class names it
-        told = {**record.__dict__}
-        for name in (*_UNTOLD, "message", "asctime", "request_id"):
-            told.pop(name, None)
-        more = "".join(f" {name}={value}" for name, value in told.items())
-        return super().formatMessage(record) + more
+        more = (f" {name}={value}" for name, value in vars(record).items() if name not in _IN_PLACE)
+        return super().formatMessage(record) + "".join(more)
 
     def formatException(self, exc_info: Any) -> str:  # noqa: N802 - as above
         return without_values(super().formatException(exc_info))

@@ -44,7 +44,7 @@ def end(token: Token[str | None]) -> None:
 
 @contextmanager
 def resumed(request_id: str | None) -> Iterator[None]:
-    """Inside, what is done is done for that request, by whomever."""
+    """Inside, what is done is done for that request, by whoever does it."""
     token = _current.set(request_id)
     try:
         yield
@@ -60,11 +60,8 @@ class RequestIdMiddleware:
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
         request_id = _chosen(request.META.get(_META))
-        token = _current.set(request_id)
-        try:
+        with resumed(request_id):
             response = self.get_response(request)
-        finally:
-            _current.reset(token)
         response.headers[HEADER] = request_id
         return response
 

@@ -1,11 +1,9 @@
 """Readers and writers of the config cache in every order, and a cache server that is away."""
 
-import signal
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import psutil
 import pytest
 from redis.exceptions import RedisError
 
@@ -16,6 +14,7 @@ from parentalcontrols.models import ViewingTimeConfig
 from parentalcontrols.processes import wait_until
 from parentalcontrols.tests.caches import Process, address
 from parentalcontrols.tests.cast import Cast
+from pins.tests.service import hung
 
 pytestmark = pytest.mark.django_db(transaction=True)
 #: Seconds after which a test gives up waiting for a server that is back.
@@ -163,12 +162,6 @@ def test_a_reader_whose_lease_was_followed_by_another_fills_nothing(
 # A server that is away
 
 
-def hang(valkey: Valkey) -> psutil.Process:
-    process = psutil.Process(valkey.pid)
-    process.send_signal(signal.SIGSTOP)
-    return process
-
-
 def test_without_the_server_everything_comes_from_the_database(
     cast: Cast, processes: list[Process], valkey: Valkey, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -205,15 +198,12 @@ def test_a_server_that_hangs_is_waited_for_once(
 ) -> None:
     process = processes[0]
     process.get(cast.child.id)
-    hung = hang(valkey)
-    try:
+    with hung(valkey):
         began = time.monotonic()
         for _ in range(50):
             assert limit_of(process.get(cast.child.id)) == 120
         # A tenth of a second for the first, and no other asks.
         assert time.monotonic() - began < 2
-    finally:
-        hung.send_signal(signal.SIGCONT)
     assert wait_until(lambda: process.is_back, LONG)
 
 
@@ -224,16 +214,13 @@ def test_who_comes_back_first_does_not_read_what_another_could_not_forget(
     """The change is answered although nobody could be told; from then on it is in force."""
     writer, reader, _ = processes
     assert limit_of(reader.get(cast.child.id)) == 120
-    hung = hang(valkey)
-    try:
+    with hung(valkey):
         # The reader notices first, and so it is the first to come back.
         reader.get(cast.child.id)
         for _ in range(changes):
             writes(writer, cast, 15)()
         assert not reader.is_back
         assert not writer.is_back
-    finally:
-        hung.send_signal(signal.SIGCONT)
     rounds = 0
     while not (reader.is_back and writer.is_back and rounds > 200):
         assert limit_of(reader.get(cast.child.id)) == 15
@@ -247,11 +234,8 @@ def test_once_the_writer_is_back_nobody_reads_what_it_could_not_forget(
 ) -> None:
     writer, _, idle = processes
     assert limit_of(idle.get(cast.child.id)) == 120
-    hung = hang(valkey)
-    try:
+    with hung(valkey):
         writes(writer, cast, 15)()
-    finally:
-        hung.send_signal(signal.SIGCONT)
     assert wait_until(lambda: writer.is_back, LONG)
     assert limit_of(idle.get(cast.child.id)) == 15
 
@@ -261,11 +245,8 @@ def test_a_change_while_a_process_is_still_away_is_told_to_those_who_are_back(
 ) -> None:
     writer, reader, _ = processes
     monkeypatch.setattr(config_cache, "_PROBE_SECONDS", 3.0)
-    hung = hang(valkey)
-    try:
+    with hung(valkey):
         writes(writer, cast, 30)()
-    finally:
-        hung.send_signal(signal.SIGCONT)
     assert limit_of(reader.get(cast.child.id)) == 30
     assert reader.is_told_by_the_cache(cast.child.id)
     writes(writer, cast, 15)()

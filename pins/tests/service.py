@@ -3,6 +3,7 @@
 import http.client
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -64,6 +65,26 @@ def own_servers() -> Iterator[tuple[Postgres, Valkey, dict[str, str]]]:
         environment = {key: names[key] for key in ("DATABASE_URL", "REDIS_URL")}
         migrate(**environment)
         yield postgres, valkey, environment
+
+
+def server_processes(server: Postgres | Valkey) -> list[psutil.Process]:
+    """A running server's process and all its children."""
+    assert server.pid is not None
+    first = psutil.Process(server.pid)
+    return [first, *first.children(recursive=True)]
+
+
+@contextmanager
+def hung(server: Postgres | Valkey) -> Iterator[None]:
+    """Stops a server's processes where they are, and lets them go on afterwards."""
+    processes = server_processes(server)
+    for process in processes:
+        process.send_signal(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for process in processes:
+            process.send_signal(signal.SIGCONT)
 
 
 def await_warm(database_url: str, workers: int) -> None:

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import signal
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -12,13 +11,12 @@ from pathlib import Path
 from types import SimpleNamespace
 from uuid import UUID, uuid4
 
-import psutil
 import psycopg
 
 from parentalcontrols.authentication import access_token
 from parentalcontrols.embedded_servers import THROWAWAY_PREFIX, Postgres, Site, Valkey
 from parentalcontrols.processes import lock_file, wait_until
-from pins.tests.service import migrate
+from pins.tests.service import migrate, server_processes
 
 _HOUSEHOLDS = """
 WITH account AS (
@@ -90,14 +88,9 @@ class DurablePostgres(Postgres):
     def _environment(self) -> dict[str, str]:
         return super()._environment() | self.environment
 
-    def processes(self) -> list[psutil.Process]:
-        """The postmaster and all its children."""
-        postmaster = psutil.Process(self.pid)
-        return [postmaster, *postmaster.children(recursive=True)]
-
     def kill(self) -> None:
         """Ends all of them at once, without a chance to do anything."""
-        for process in self.processes():
+        for process in server_processes(self):
             process.kill()
         # What is left is a folder; this lets go of it.
         self.stop()
@@ -189,15 +182,3 @@ def servers(postgres_environment: Mapping[str, str] | None = None) -> Iterator[S
                 stage.postgres.stop()
         finally:
             shutil.rmtree(folder)
-
-
-@contextmanager
-def hung(processes: list[psutil.Process]) -> Iterator[None]:
-    """Stops processes where they are, and lets them go on afterwards."""
-    for process in processes:
-        process.send_signal(signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        for process in processes:
-            process.send_signal(signal.SIGCONT)

@@ -11,11 +11,11 @@ import pytest
 from redis import Redis
 
 from parentalcontrols.processes import wait_until
-from pins.tests.service import LONG, Line, Service, gunicorn
+from pins.tests.service import LONG, Line, Service, gunicorn, hung
 from tests.faults.books import DEADLINES, SECOND
 from tests.faults.evening import FAULT_SECONDS, evening
 from tests.faults.proxy import Proxy
-from tests.faults.stage import Household, Stage, hung
+from tests.faults.stage import Household, Stage
 from viewingtime.tests.village import BEAT
 
 #: Changes while Valkey hangs, each after another number of others.
@@ -36,7 +36,7 @@ def test_a_kill_of_valkey_refuses_no_beat(stage: Stage, undying: Service) -> Non
 def test_a_valkey_that_hangs_refuses_no_beat(stage: Stage, undying: Service) -> None:
     with evening("valkey-hung", stage, undying) as playing:
         playing.play_on()
-        with playing.fault(), hung([psutil.Process(stage.valkey.pid)]):
+        with playing.fault(), hung(stage.valkey):
             playing.endure()
     assert playing.refused == 0
 
@@ -101,7 +101,7 @@ def test_a_change_made_while_valkey_hung_is_known_to_who_noticed_nothing(pair: P
         pair.change(child, is_exempt=True)
         # The quiet one is back from the round before, and what was set there is in the cache.
         assert wait_until(lambda: pair.is_playing() and pair.is_cached(), LONG)
-        with hung([psutil.Process(pair.stage.valkey.pid)]):
+        with hung(pair.stage.valkey):
             # On a connection that is there an invalidation is heard when Valkey goes on. That
             # of the second change needs another one, and is lost.
             for changed in (*[sibling] * (1 + round_ % 2), child):

@@ -9,7 +9,6 @@ from typing import Any
 
 import psycopg
 import pytest
-from django.db import connection
 
 from parentalcontrols import authentication
 from parentalcontrols.models import Profile, Title
@@ -25,6 +24,7 @@ from viewingtime.tests.village import (
     at_the_same_time,
     children,
     is_quiet,
+    poisoned,
     told_session,
 )
 
@@ -63,28 +63,12 @@ def test_all_of_many_beats_for_one_child_at_once_are_answered(served: Service, k
 
 # One that fails, or is stuck
 
-POISON = """
-CREATE FUNCTION be_poisoned() RETURNS trigger LANGUAGE plpgsql AS $$
-BEGIN
-    RAISE EXCEPTION 'poisoned';
-END
-$$;
-CREATE TRIGGER be_poisoned BEFORE INSERT OR UPDATE ON viewing_sessions
-FOR EACH ROW WHEN (NEW.device_id = 'poison') EXECUTE FUNCTION be_poisoned();
-"""
-ANTIDOTE = """
-DROP TRIGGER be_poisoned ON viewing_sessions;
-DROP FUNCTION be_poisoned();
-"""
-
 
 @pytest.fixture
 def poison(transactional_db: None) -> Iterator[None]:
     """From now on whatever writes a session of the device `poison` fails."""
-    with connection.cursor() as cursor:
-        cursor.execute(POISON)
+    with poisoned("poison"):
         yield
-        cursor.execute(ANTIDOTE)
 
 
 def send_all(people: Sequence[Child], beats: Sequence[dict[str, Any]]) -> list[Told]:
@@ -131,16 +115,11 @@ def test_a_steady_beat_that_fails_takes_no_other_with_it(people: list[Child]) ->
         child.beat(told_session(told), device_id=f"tv {n}")
         for n, (child, told) in enumerate(zip(people, opened, strict=True))
     ]
-    with connection.cursor() as cursor:
-        cursor.execute(POISON.replace("'poison'", "'tv 7'"))
-    try:
+    with poisoned("tv 7"):
         for _ in range(8):
             statuses = [told.status for told in send_all(people, beats)]
             assert statuses.pop(7) == 500
             assert set(statuses) == {200}
-    finally:
-        with connection.cursor() as cursor:
-            cursor.execute(ANTIDOTE)
     assert {told.status for told in send_all(people, beats)} == {200}
     assert_invariant()
 

@@ -1,7 +1,6 @@
 """What a player is told while a server is away: real processes, stopped and hung for real."""
 
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -12,7 +11,6 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-import psutil
 import psycopg
 import pytest
 import requests
@@ -20,6 +18,7 @@ import requests
 from parentalcontrols.embedded_servers import Postgres, Valkey, throwaway_servers
 from parentalcontrols.launcher import throwaway_environment
 from parentalcontrols.processes import wait_until
+from pins.tests.service import hung
 
 ROOT = Path(__file__).resolve().parents[2]
 #: Seconds within which a player is answered, come what may (domain.md section 4).
@@ -140,17 +139,10 @@ def test_with_the_database_stopped_a_beat_is_blocked_in_time_and_heals(service: 
 
 def test_with_the_database_hung_a_beat_is_blocked_in_time_and_heals(service: Service) -> None:
     assert service.beat().status_code == 200
-    postmaster = psutil.Process(service.postgres.pid)
-    hung = [postmaster, *postmaster.children(recursive=True)]
-    for process in hung:
-        process.send_signal(signal.SIGSTOP)
-    try:
+    with hung(service.postgres):
         # More often than there are threads: connections that are there, and those to be made.
         for _ in range(4):
             service.assert_unavailable()
-    finally:
-        for process in hung:
-            process.send_signal(signal.SIGCONT)
     service.assert_recovers()
 
 

@@ -1,6 +1,5 @@
 """A database that hangs or is restarted while many players beat: honest, in time, nothing lost."""
 
-import signal
 import threading
 import time
 from collections import Counter
@@ -11,13 +10,23 @@ from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
-import psutil
 import psycopg
 import pytest
 
 from parentalcontrols.embedded_servers import Postgres
 from parentalcontrols.processes import wait_until
-from pins.tests.service import LONG, Home, Line, Service, Told, Unanswered, gunicorn, own_servers
+from pins.tests.service import (
+    LONG,
+    Home,
+    Line,
+    Service,
+    Told,
+    Unanswered,
+    gunicorn,
+    hung,
+    own_servers,
+    server_processes,
+)
 from viewingtime.tests.village import BEAT, at_the_same_time, instant
 
 #: Seconds within which a player is answered, come what may (domain.md section 4).
@@ -99,11 +108,7 @@ def test_with_the_database_hung_all_of_a_crowd_are_refused_in_time_and_it_heals(
             [lambda home=home: balance(evening, home) for home in evening.homes * 3]
         )
         assert set(pages) == {200}
-    postmaster = psutil.Process(evening.postgres.pid)
-    hung = [postmaster, *postmaster.children(recursive=True)]
-    for process in hung:
-        process.send_signal(signal.SIGSTOP)
-    try:
+    with hung(evening.postgres):
         for _ in range(2):
             told = at_the_same_time(
                 [lambda line=line, body=body: line.post(BEAT, body) for line, body in beats]
@@ -111,9 +116,6 @@ def test_with_the_database_hung_all_of_a_crowd_are_refused_in_time_and_it_heals(
             for answer in told:
                 assert answer.is_honest_refusal
                 assert answer.heard_at - answer.sent_at < DEADLINE * 1_000_000
-    finally:
-        for process in hung:
-            process.send_signal(signal.SIGCONT)
     assert wait_until(evening.is_well, RECOVERY)
     told = at_the_same_time(
         [lambda line=line, body=body: line.post(BEAT, body) for line, body in beats]
@@ -166,8 +168,7 @@ def test_a_database_that_is_restarted_under_load_loses_nothing_and_heals(
         )
         assert set(pages) == {200}
         if way == "killed":
-            postmaster = psutil.Process(evening.postgres.pid)
-            for process in [postmaster, *postmaster.children(recursive=True)]:
+            for process in server_processes(evening.postgres):
                 process.kill()
         evening.postgres.stop()
         evening.postgres.start()

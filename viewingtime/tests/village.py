@@ -1,8 +1,9 @@
 """Many children in front of a real service that runs on the tests' own database."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -21,6 +22,15 @@ from viewingtime.models import ViewingSession, ViewingTimeBalance
 
 BEAT = "/viewing-time/heartbeat"
 BEATS = "/viewing-time/heartbeats"
+_POISON = """
+CREATE FUNCTION be_poisoned() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION 'poisoned';
+END
+$$;
+CREATE TRIGGER be_poisoned BEFORE INSERT OR UPDATE ON viewing_sessions
+FOR EACH ROW WHEN (NEW.device_id = '{device}') EXECUTE FUNCTION be_poisoned();
+"""
 
 
 @dataclass
@@ -138,6 +148,17 @@ def at_the_same_time(calls: Sequence[Callable[[], Any]]) -> list[Any]:
 def instant(microseconds: int) -> datetime:
     """Microseconds since 1970 as an instant, exactly."""
     return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=microseconds)
+
+
+@contextmanager
+def poisoned(device: str) -> Iterator[None]:
+    """Inside, whatever writes a session of that device fails."""
+    with connection.cursor() as cursor:
+        cursor.execute(_POISON.format(device=device))
+        try:
+            yield
+        finally:
+            cursor.execute("DROP FUNCTION be_poisoned CASCADE")
 
 
 def is_quiet() -> bool:
