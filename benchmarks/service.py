@@ -105,10 +105,11 @@ class Stage:
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where the web processes answer."""
+    """Where the web processes answer, and the process that is their parent."""
 
     host: str
     port: int
+    master: int
 
 
 def stop_on_sigterm() -> None:
@@ -172,7 +173,7 @@ def serving(stage: Stage, *, knobs: Mapping[str, str] | None = None) -> Iterator
         problem = gunicorn.wait_until_ready(time.sleep)
         if problem:
             raise ServerError(f"/readyz answers {problem} instead of 200.")
-        yield Address(options.host, port)
+        yield Address(options.host, port, gunicorn.master)
     finally:
         gunicorn.stop()
 

@@ -302,6 +302,13 @@ class Gunicorn:
             self._process = None
             end_marked_processes(self._options.data_dir, time.sleep, grace=0.5)
 
+    @property
+    def master(self) -> int:
+        """The process id of the master; LookupError where it does not run."""
+        if self._process is None:
+            raise LookupError("The web server does not run.")
+        return self._process.pid
+
     def ending(self) -> str | None:
         """How the master ended by itself, or None while it runs."""
         return describe_ending(self._process)
