@@ -32,13 +32,24 @@ $$;
 CREATE TRIGGER be_slow BEFORE UPDATE ON viewing_sessions
 FOR EACH ROW EXECUTE FUNCTION be_slow();
 """
+#: Seconds that the database needs for each statement, however many beats are in it: a replica
+#: that confirms each commit and is far away, or a disk that stalls.
+_STATEMENT_SECONDS: Final = 0.37
+_FAR = f"""
+CREATE FUNCTION be_slow() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN PERFORM pg_sleep({_STATEMENT_SECONDS}); RETURN NULL; END
+$$;
+CREATE TRIGGER be_slow AFTER UPDATE ON viewing_sessions
+FOR EACH STATEMENT EXECUTE FUNCTION be_slow();
+"""
 _FAST_AGAIN = "DROP TRIGGER be_slow ON viewing_sessions; DROP FUNCTION be_slow()"
 
 
 @contextmanager
-def slow_database(stage: Stage) -> Iterator[None]:
+def slow_database(stage: Stage, how: str) -> Iterator[None]:
+    """Inside it is slow as `_SLOW` or `_FAR` says; whoever comes later finds it as it was."""
     with stage.connect() as database:
-        database.execute(_SLOW)
+        database.execute(how)
         try:
             yield
         finally:
@@ -53,18 +64,6 @@ def may_open(players: int) -> int:
         soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     return min(players, soft - 200)
-
-
-#: Seconds that the database needs for each statement, however many beats are in it: a replica
-#: that confirms each commit and is far away, or a disk that stalls.
-_STATEMENT_SECONDS: Final = 0.37
-_FAR = f"""
-CREATE FUNCTION be_far() RETURNS trigger LANGUAGE plpgsql AS $$
-BEGIN PERFORM pg_sleep({_STATEMENT_SECONDS}); RETURN NULL; END
-$$;
-CREATE TRIGGER be_far AFTER UPDATE ON viewing_sessions
-FOR EACH STATEMENT EXECUTE FUNCTION be_far();
-"""
 
 
 def test_of_ten_times_too_many_beats_as_many_are_booked_as_can_be(stage: Stage) -> None:
@@ -91,12 +90,11 @@ def test_where_every_statement_is_slow_all_beats_share_a_few(stage: Stage) -> No
 
         async def play() -> int:
             await crowd.begin()
-            with stage.connect() as database:
-                database.execute(_FAR)
-            since = now_in_microseconds()
-            # A few first: what a step for few costs must not bound what is taken of many.
-            await crowd.play(2.0, players=8)
-            await crowd.play(5.0, players=len(books), rate=200)
+            with slow_database(stage, _FAR):
+                since = now_in_microseconds()
+                # A few first: what a step for few costs must not bound what is taken of many.
+                await crowd.play(2.0, players=8)
+                await crowd.play(5.0, players=len(books), rate=200)
             crowd.hang_up()
             return since
 
@@ -109,7 +107,7 @@ def test_where_every_statement_is_slow_all_beats_share_a_few(stage: Stage) -> No
 
 async def overload(stage: Stage, crowd: Crowd, evidence: Evidence, figures: dict[str, str]) -> None:
     await crowd.begin()
-    with slow_database(stage):
+    with slow_database(stage, _SLOW):
         since = now_in_microseconds()
         await crowd.play(3.0, players=FEW)
         taken, _ = since_then(evidence, since)
