@@ -25,35 +25,26 @@ FEW: Final = 10
 #: Seconds that the database needs for each beat: a disk that is slow, so that it is the database
 #: that is overloaded and not the machine of the players.
 _ROW_SECONDS: Final = 0.08
-_SLOW = f"""
-CREATE FUNCTION be_slow() RETURNS trigger LANGUAGE plpgsql AS $$
-BEGIN PERFORM pg_sleep({_ROW_SECONDS}); RETURN NEW; END
-$$;
-CREATE TRIGGER be_slow BEFORE UPDATE ON viewing_sessions
-FOR EACH ROW EXECUTE FUNCTION be_slow();
-"""
 #: Seconds that the database needs for each statement, however many beats are in it: a replica
 #: that confirms each commit and is far away, or a disk that stalls.
 _STATEMENT_SECONDS: Final = 0.37
-_FAR = f"""
-CREATE FUNCTION be_slow() RETURNS trigger LANGUAGE plpgsql AS $$
-BEGIN PERFORM pg_sleep({_STATEMENT_SECONDS}); RETURN NULL; END
-$$;
-CREATE TRIGGER be_slow AFTER UPDATE ON viewing_sessions
-FOR EACH STATEMENT EXECUTE FUNCTION be_slow();
-"""
-_FAST_AGAIN = "DROP TRIGGER be_slow ON viewing_sessions; DROP FUNCTION be_slow()"
 
 
 @contextmanager
-def slow_database(stage: Stage, how: str) -> Iterator[None]:
-    """Inside it is slow as `_SLOW` or `_FAR` says; whoever comes later finds it as it was."""
+def slow_database(stage: Stage, when: str, each: str, seconds: float) -> Iterator[None]:
+    """Inside it takes so long before or after each row or statement; later it is as it was."""
     with stage.connect() as database:
-        database.execute(how)
+        database.execute(f"""
+            CREATE FUNCTION be_slow() RETURNS trigger LANGUAGE plpgsql AS $$
+            BEGIN PERFORM pg_sleep({seconds}); RETURN NEW; END
+            $$;
+            CREATE TRIGGER be_slow {when} UPDATE ON viewing_sessions
+            FOR EACH {each} EXECUTE FUNCTION be_slow();
+        """)
         try:
             yield
         finally:
-            database.execute(_FAST_AGAIN)
+            database.execute("DROP FUNCTION be_slow CASCADE")
 
 
 def may_open(players: int) -> int:
@@ -90,7 +81,7 @@ def test_where_every_statement_is_slow_all_beats_share_a_few(stage: Stage) -> No
 
         async def play() -> int:
             await crowd.begin()
-            with slow_database(stage, _FAR):
+            with slow_database(stage, "AFTER", "STATEMENT", _STATEMENT_SECONDS):
                 since = now_in_microseconds()
                 # A few first: what a step for few costs must not bound what is taken of many.
                 await crowd.play(2.0, players=8)
@@ -107,7 +98,7 @@ def test_where_every_statement_is_slow_all_beats_share_a_few(stage: Stage) -> No
 
 async def overload(stage: Stage, crowd: Crowd, evidence: Evidence, figures: dict[str, str]) -> None:
     await crowd.begin()
-    with slow_database(stage, _SLOW):
+    with slow_database(stage, "BEFORE", "ROW", _ROW_SECONDS):
         since = now_in_microseconds()
         await crowd.play(3.0, players=FEW)
         taken, _ = since_then(evidence, since)
