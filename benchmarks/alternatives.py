@@ -9,7 +9,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from benchmarks import frame, report
 from benchmarks.service import Stage, first_beats, serving
@@ -45,8 +45,9 @@ def run(
     with serving(stage) as address:
         beats = first_beats(address, stage.households, stage.title_id)
         # Not measured: what is new to the tables is slower than what comes after it.
-        script = _script(Players(address, stage.folder), stage, beats)
-        Players(address, stage.folder).play(script, connections=CONNECTIONS, seconds=seconds)
+        players = Players(address, stage.folder)
+        script = players.write_single(beats, stage.households)
+        players.play(script, connections=CONNECTIONS, seconds=seconds)
     found = []
     for number in range(rounds):
         answered = {}
@@ -54,16 +55,12 @@ def run(
         for name in (*names[turn:], *names[:turn]):
             with serving(stage, knobs=ALTERNATIVES[name]) as address:
                 players = Players(address, stage.folder)
-                script = _script(players, stage, beats)
+                script = players.write_single(beats, stage.households)
                 players.play(script, connections=CONNECTIONS, seconds=1)
                 answered[name] = players.play(script, connections=CONNECTIONS, seconds=seconds)
             print(f"round {number + 1}: {name}: {answered[name].rate:.0f}/s", file=sys.stderr)
         found.append({name: answered[name] for name in names})
     return found
-
-
-def _script(players: Players, stage: Stage, beats: Sequence[dict[str, Any]]) -> Path:
-    return players.write_single(beats, [household.token for household in stage.households])
 
 
 def shares(rounds: Sequence[Mapping[str, Answered]], name: str) -> list[float]:

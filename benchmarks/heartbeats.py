@@ -71,7 +71,7 @@ def run(stage: Stage, *, rounds: int, seconds: float) -> tuple[list[Round], floa
     with serving(stage) as address, limits(stage.environment["DATABASE_URL"], stage.folder) as best:
         players = Players(address, stage.folder)
         alone = first_beats(address, stage.households, stage.title_id)
-        single = players.write_single(alone, [h.token for h in stage.households])
+        single = players.write_single(alone, stage.households)
         together = first_beats(address, home, stage.title_id)
         batches = players.write_batches(together, home[0].token, BATCH)
         sessions = count_sessions()

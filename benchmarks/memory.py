@@ -9,8 +9,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import psutil
-
 from benchmarks import frame, report
 from benchmarks.service import Stage, first_beats, one_household, serving
 from benchmarks.wrk import Players
@@ -22,23 +20,6 @@ BATCH, BATCHES = 500, 4
 _STEPS = 8
 
 
-def worker_sizes() -> list[float]:
-    """The resident memory of each gunicorn worker below us, in MiB, largest first."""
-    sizes = []
-    for process in psutil.Process().children(recursive=True):
-        parent = process.parent()
-        if parent is not None and _is_gunicorn(process) and _is_gunicorn(parent):
-            sizes.append(process.memory_info().rss / 2**20)
-    return sorted(sizes, reverse=True)
-
-
-def _is_gunicorn(process: psutil.Process) -> bool:
-    try:
-        return "gunicorn" in process.cmdline()
-    except psutil.Error:
-        return False
-
-
 def measure(stage: Stage, beats: int) -> frame.Found:
     """The sizes after each step of so many beats."""
     sizes: list[dict[str, float]] = []
@@ -46,7 +27,7 @@ def measure(stage: Stage, beats: int) -> frame.Found:
     with serving(stage) as address:
         players = Players(address, stage.folder)
         alone = first_beats(address, stage.households, stage.title_id)
-        single = players.write_single(alone, [h.token for h in stage.households])
+        single = players.write_single(alone, stage.households)
         together = first_beats(address, home, stage.title_id)
         batches = players.write_batches(together, home[0].token, BATCH)
         sent = 0
@@ -55,7 +36,7 @@ def measure(stage: Stage, beats: int) -> frame.Found:
             while sent < beats * (step + 1) / _STEPS:
                 found = players.play(batches, connections=BATCHES, seconds=3, apart=True)
                 sent += BATCH * found.requests
-            largest = worker_sizes()[0]
+            largest = max(worker.memory_info().rss for worker in address.workers()) / 2**20
             sizes.append({"beats": sent, "largest_worker_mib": largest})
             print(f"{sent:,} beats: {largest:.1f} MiB", file=sys.stderr)
     last = sizes[-1]["largest_worker_mib"]

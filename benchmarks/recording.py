@@ -10,16 +10,14 @@ import argparse
 import os
 import sys
 import timeit
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from random import lognormvariate
 from time import perf_counter
-from typing import Final
-
-import psutil
 
 from benchmarks import alternatives, frame, report
+from benchmarks.alternatives import AS_BUILT, NO_METRICS
 from benchmarks.service import Stage, first_beats, serving
 from benchmarks.wrk import Answered, Players
 from parentalcontrols.processes import ServerError
@@ -30,13 +28,6 @@ TARGET_PERCENT = 3.0
 ROUNDS, CALLS = 5, 100_000
 #: Of one process, with the beats of two seconds in each.
 HAND_OVERS, BEATS = 200, 2_000
-ON: Final = "on"
-OFF: Final = "off"
-_COLUMNS: Final[Sequence[tuple[Callable[[Answered], float], str]]] = (
-    (lambda answered: answered.served, ".0f"),
-    (lambda answered: answered.p50, ".1f"),
-    (lambda answered: answered.p95, ".1f"),
-)
 
 
 def microseconds(call: Callable[[], object]) -> float:
@@ -95,37 +86,36 @@ def pairs_of_turns(stage: Stage, *, pairs: int, seconds: float) -> list[dict[str
     with serving(stage, knobs={"DJANGO_SETTINGS_MODULE": switched.__name__}) as address:
         players = Players(address, stage.folder)
         beats = first_beats(address, stage.households, stage.title_id)
-        requests = players.write_single(beats, [household.token for household in stage.households])
-        workers = psutil.Process(address.master).children()
+        requests = players.write_single(beats, stage.households)
+        workers = address.workers()
 
         def switch(name: str) -> None:
             for worker in workers:
-                worker.send_signal(switched.ON if name == ON else switched.OFF)
+                worker.send_signal(switched.ON if name == AS_BUILT else switched.OFF)
 
         def play(name: str, seconds: float) -> Answered:
             nonlocal sent
             switch(name)
             answered = players.play(requests, connections=alternatives.CONNECTIONS, seconds=seconds)
-            sent += answered.requests if name == ON else 0
+            sent += answered.requests if name == AS_BUILT else 0
             return answered
 
         # Not measured: what is new to tables, caches and connections is slower than what follows.
-        for name in (ON, OFF):
+        for name in (AS_BUILT, NO_METRICS):
             play(name, 5)
         found = []
         for number in range(pairs):
-            order = (ON, OFF) if number % 2 == 0 else (OFF, ON)
+            order = (AS_BUILT, NO_METRICS) if number % 2 == 0 else (NO_METRICS, AS_BUILT)
             answered = {name: play(name, seconds) for name in order}
-            print(
-                f"pair {number + 1}: on {answered[ON].rate:.0f}/s, off {answered[OFF].rate:.0f}/s",
-                file=sys.stderr,
-            )
+            rates = ", ".join(f"{name} {each.rate:.0f}/s" for name, each in answered.items())
+            print(f"pair {number + 1}: {rates}", file=sys.stderr)
             found.append(answered)
-        switch(ON)
+        switch(AS_BUILT)
     # Beats whose answers nobody waited for, when a turn ended, are counted or not.
     doubt = alternatives.CONNECTIONS * 2 * (pairs + 1)
-    if abs(_counted() - sent) > doubt:
-        raise ServerError(f"The metrics tell of {_counted()} beats, {sent} were sent with them on.")
+    counted = _counted()
+    if abs(counted - sent) > doubt:
+        raise ServerError(f"The metrics tell of {counted} beats, {sent} were sent with them on.")
     return found
 
 
@@ -138,17 +128,13 @@ def _counted() -> int:
     return sum(rows.exclude(worker=str(os.getpid())).values_list("count", flat=True))
 
 
-def percent_more(pairs: Sequence[Mapping[str, Answered]]) -> list[float]:
-    """By how many percent the beats answered without metrics were more, in each pair."""
-    return [100 * (pair[OFF].served / pair[ON].served - 1) for pair in pairs]
-
-
 def measure(stage: Stage, *, pairs: int, seconds: float) -> frame.Found:
     """Calls, hand-overs and heartbeats."""
     cost = calls()
     handed_over = hand_overs()
     beats = pairs_of_turns(stage, pairs=pairs, seconds=seconds)
-    more = percent_more(beats)
+    more = [100 * (share - 1) for share in alternatives.shares(beats, NO_METRICS)]
+    middle = report.median(more)
     lowest, highest = report.median_between(more)
     dearest = max(on for on, _ in cost.values())
     refused = sum(a.refused + a.lost for pair in beats for a in pair.values())
@@ -163,9 +149,9 @@ def measure(stage: Stage, *, pairs: int, seconds: float) -> frame.Found:
         report.Verdict(
             "recorder",
             "beats that are answered more without metrics",
-            f"{report.median(more):.1f} % (95 %: {lowest:.1f} to {highest:.1f})",
+            f"{middle:.1f} % (95 %: {lowest:.1f} to {highest:.1f})",
             f"<= {TARGET_PERCENT:.0f} %",
-            report.median(more) <= TARGET_PERCENT,
+            middle <= TARGET_PERCENT,
         ),
     ]
     lines = [
@@ -176,19 +162,7 @@ def measure(stage: Stage, *, pairs: int, seconds: float) -> frame.Found:
         "",
         f"A hand-over every METRICS_FLUSH_SECONDS: {report.median(handed_over):.1f} ms",
         "",
-        *report.table(
-            ("metrics", "beats/s", "p50", "p95"),
-            [
-                [
-                    name,
-                    *(
-                        f"{report.median([figure(pair[name]) for pair in beats]):{form}}"
-                        for figure, form in _COLUMNS
-                    ),
-                ]
-                for name in (ON, OFF)
-            ],
-        ),
+        *alternatives.table(beats),
     ]
     figures = {
         "microseconds": {name: {"on": on, "off": off} for name, (on, off) in cost.items()},

@@ -23,6 +23,7 @@ from typing import Any
 from uuid import UUID
 
 import django
+import psutil
 
 from benchmarks.load import Watcher
 from parentalcontrols.embedded_servers import THROWAWAY_PREFIX, Postgres, Site, Valkey
@@ -109,7 +110,11 @@ class Address:
 
     host: str
     port: int
-    master: int
+    master: psutil.Process
+
+    def workers(self) -> list[psutil.Process]:
+        """The web processes that answer now."""
+        return self.master.children()
 
 
 def stop_on_sigterm() -> None:
@@ -173,7 +178,7 @@ def serving(stage: Stage, *, knobs: Mapping[str, str] | None = None) -> Iterator
         problem = gunicorn.wait_until_ready(time.sleep)
         if problem:
             raise ServerError(f"/readyz answers {problem} instead of 200.")
-        yield Address(options.host, port, gunicorn.master)
+        yield Address(options.host, port, psutil.Process(gunicorn.master))
     finally:
         gunicorn.stop()
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.service import Address
+from benchmarks.service import Address, Household
 from parentalcontrols.processes import ServerError
 
 _SINGLE, _BATCH = "/api/v1/viewing-time/heartbeat", "/api/v1/viewing-time/heartbeats"
@@ -84,9 +84,14 @@ class Players:
             raise ServerError("There is no wrk here: install it (Debian: apt-get install wrk).")
         (folder / "wrk.lua").write_text(_SCRIPT, encoding="utf-8")
 
-    def write_single(self, beats: Sequence[dict[str, Any]], tokens: Sequence[str]) -> Path:
-        """The requests of single beats."""
-        requests = [self._request(_SINGLE, *pair) for pair in zip(beats, tokens, strict=True)]
+    def write_single(
+        self, beats: Sequence[dict[str, Any]], households: Sequence[Household]
+    ) -> Path:
+        """The requests of single beats, one of each household."""
+        requests = [
+            self._request(_SINGLE, beat, household.token)
+            for beat, household in zip(beats, households, strict=True)
+        ]
         return self._write("single", requests)
 
     def write_batches(self, beats: Sequence[dict[str, Any]], token: str, size: int) -> Path:
